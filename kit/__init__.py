@@ -1,0 +1,34 @@
+"""RLHF on one consumer GPU: SFT, reward model, PPO and DPO from one call, and an honest comparison of the two.
+
+    run = kit.run_pipeline("configs/quickstart.yaml")
+    run.comparison
+
+Nothing heavy is imported before it is used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from kit.errors import ConfigError, DataError, KitError, MachineError, ModelError, RunError, TrainingStopped
+
+if TYPE_CHECKING:
+    from kit.config import Config
+    from kit.pipeline import Run, load_config, run_pipeline
+
+__version__ = "0.1.0"
+__all__ = [
+    "Config", "ConfigError", "DataError", "KitError", "MachineError", "ModelError", "Run", "RunError",
+    "TrainingStopped", "load_config", "run_pipeline",
+]  # fmt: skip
+
+_LAZY = {"Config": "kit.config", "Run": "kit.pipeline", "load_config": "kit.pipeline", "run_pipeline": "kit.pipeline"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'kit' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,230 @@
+"""The settings of a run: pydantic models whose fields say their unit, their range and their reason.
+
+Names follow TRL's. `batch_size` is always what one optimizer step sees; `micro_batch_size` only trades
+memory for time and never changes the result. Anything else of the TRL config under a stage goes into that
+stage's `trl:` mapping. Reading a file, and telling where in it a problem stands, is `config_file.py`.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+
+STAGES = ("sft", "reward", "ppo", "dpo", "compare")
+NEEDS = {"sft": (), "reward": ("sft",), "ppo": ("sft", "reward"), "dpo": ("sft",), "compare": ("sft",)}
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+
+
+def _no_boolean(value: Any) -> Any:
+    """Refuse true and false where a number is wanted; pydantic alone would read them as 1 and 0."""
+    if isinstance(value, bool):
+        raise ValueError("a number is wanted, found a boolean")
+    return value
+
+
+Int = Annotated[int, BeforeValidator(_no_boolean)]
+Float = Annotated[float, BeforeValidator(_no_boolean)]
+
+
+def _auto_or_count(value: Any) -> Any:
+    """`auto` or a whole number from 1; one message for both."""
+    if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and value >= 1):
+        return value
+    raise ValueError(f"auto or a whole number from 1 is wanted, found {value!r}")
+
+
+MicroBatch = Annotated[Any, BeforeValidator(_auto_or_count)]
+
+
+class Settings(BaseModel):
+    """Base of all settings: unknown keys are refused, values cannot change afterwards, NaN is no number."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, arbitrary_types_allowed=True)
+
+
+class ModelSettings(Settings):
+    """The base model: in memory once, quantised once, adapted by every stage."""
+
+    base: str = Field("demo", min_length=1, description="Hub id, local folder, or `demo` for the built-in tiny model.")
+    revision: str | None = Field(None, description="Commit or tag of a hub id; null takes the newest.")
+    quantization: Literal["auto", "nf4", "none"] = Field(
+        "auto", description="nf4: 4-bit NormalFloat with double quantisation. auto: nf4 on a CUDA GPU, none on a CPU."
+    )
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field(
+        "auto", description="Compute dtype. auto: bfloat16 where the GPU has it, float16 on older ones, float32 on CPU."
+    )
+
+    @field_validator("base")
+    @classmethod
+    def _absolute_if_local(cls, base: str) -> str:
+        """A folder is kept as an absolute path, so that adapters load from any working directory."""
+        return str(Path(base).expanduser().resolve()) if base != "demo" and Path(base).expanduser().is_dir() else base
+
+
+class LoraSettings(Settings):
+    """The LoRA adapter every stage trains; all stages share its shape."""
+
+    rank: Int = Field(16, ge=1, le=1024, description="Rank of the update; parameters grow in proportion.")
+    alpha: Float = Field(32, gt=0, description="The update is scaled by alpha / rank.")
+    dropout: Float = Field(0.05, ge=0, lt=1, description="Dropout on the adapter's input; SFT only, as in TRL.")
+    targets: str | list[str] = Field("all-linear", description="Module names to adapt, or all-linear (never the head).")
+
+
+class SourceSettings(Settings):
+    """A data source with its particulars; a plain string stands for `path` alone."""
+
+    path: str = Field(min_length=1, description="File, folder written by `datasets`, hub id, or `demo`.")
+    split: str | None = Field(None, description="Split of a hub id or saved folder; null takes train.")
+    name: str | None = Field(None, description="Configuration of a hub id.")
+    revision: str | None = Field(None, description="Commit or tag of a hub id.")
+
+
+def _source(value: Any) -> Any:
+    """A source is a path or hub id, a mapping with `path`, or rows in memory; local paths become absolute."""
+    if isinstance(value, Mapping):
+        value = SourceSettings(**value).model_dump()
+        return {**value, "path": _source(value["path"])}
+    if isinstance(value, str):
+        local = Path(value).expanduser()
+        return str(local.resolve()) if value != "demo" and local.exists() else value
+    if value is None or isinstance(value, list) or hasattr(value, "column_names"):
+        return value
+    if isinstance(value, Path):
+        return str(value.expanduser().resolve())
+    raise ValueError("a path, a hub id, a mapping with `path`, or a list of rows is wanted")
+
+
+Source = Annotated[Any, BeforeValidator(_source)]
+
+
+class DataSettings(Settings):
+    """Where the people's preferences come from, and how much of each text is used."""
+
+    demonstrations: Source = Field(None, description="Data for SFT; null uses the chosen side of the training pairs.")
+    preferences: Source = Field("demo", description="Pairs of a chosen and a rejected answer; `demo` generates them.")
+    prompts: Source = Field(None, description="Prompts for PPO; null uses the prompts of the training pairs.")
+    eval_fraction: Float = Field(0.1, gt=0, lt=1, description="Share of prompts held out from all training.")
+    max_prompt_tokens: Int = Field(512, ge=8, description="Longer prompts lose their oldest turns, or are dropped.")
+    max_response_tokens: Int = Field(512, ge=1, description="Longer responses are cut; PPO samples at most this many.")
+
+
+class TrainerSettings(Settings):
+    """What every training stage has in common."""
+
+    learning_rate: Float = Field(2e-4, gt=0, lt=1, description="Peak learning rate of AdamW.")
+    batch_size: Int = Field(32, ge=1, description="Examples one optimizer step sees (the effective batch size).")
+    micro_batch_size: MicroBatch = Field(
+        "auto", description="Examples in memory at once; divides batch_size; trades memory for time, nothing else."
+    )
+    trl: dict[str, Any] = Field(default_factory=dict, description="Further arguments of the stage's TRL config.")
+
+    @model_validator(mode="after")
+    def _micro_divides_batch(self) -> "TrainerSettings":
+        micro, batch = self.micro_batch_size, self.batch_size
+        if micro != "auto" and batch % micro:
+            divisors = [d for d in range(1, batch + 1) if batch % d == 0]
+            raise ValueError(f"micro_batch_size {micro} does not divide batch_size {batch}; possible: {divisors}")
+        return self
+
+
+class EpochSettings(TrainerSettings):
+    """A stage that passes over a fixed data set."""
+
+    epochs: Float = Field(1.0, gt=0, description="Passes over the training data.")
+    max_steps: Int | None = Field(None, ge=1, description="Stop after this many optimizer steps; null: after `epochs`.")
+
+
+class SFTSettings(EpochSettings):
+    """Supervised fine-tuning on demonstrations; the loss is on the response alone."""
+
+
+class RewardSettings(EpochSettings):
+    """The reward model: a Bradley-Terry score learnt from the pairs. Defaults that differ: learning_rate."""
+
+    learning_rate: Float = Field(1e-4, gt=0, lt=1, description="Peak learning rate of AdamW.")
+    center_rewards_coefficient: Float | None = Field(
+        0.01, ge=0, description="Pulls the mean score to 0 (TRL's name; Eisenstein et al. 2023, eq. 2). null: off."
+    )
+
+
+class DPOSettings(EpochSettings):
+    """Direct preference optimisation on the same pairs. Defaults that differ: learning_rate."""
+
+    learning_rate: Float = Field(2e-5, gt=0, lt=1, description="Peak learning rate of AdamW.")
+    beta: Float = Field(0.1, gt=0, description="Strength of the pull towards the SFT policy, per nat.")
+
+
+class PPOSettings(TrainerSettings):
+    """PPO on the reward adapter's score. Names follow TRL 1.12's PPOConfig.
+
+    One rollout samples batch_size x num_mini_batches responses; each is used num_ppo_epochs times.
+    Defaults that differ: learning_rate, batch_size. Its length is `episodes`, not epochs.
+    """
+
+    learning_rate: Float = Field(1e-5, gt=0, lt=1, description="Peak learning rate of AdamW, policy and critic.")
+    batch_size: Int = Field(16, ge=1, description="Responses one optimizer step sees (a mini-batch).")
+    episodes: Int = Field(10_000, ge=1, description="Responses sampled in all, rounded up to whole rollouts.")
+    num_mini_batches: Int = Field(4, ge=1, description="Optimizer steps per PPO epoch; a rollout is that many batches.")
+    num_ppo_epochs: Int = Field(4, ge=1, description="Passes over each rollout.")
+    kl_coef: Float = Field(0.05, ge=0, description="Weight of the per-token KL penalty, in score units per nat.")
+    cliprange: Float = Field(0.2, gt=0, lt=1, description="The policy's probability ratio is clipped to 1 +- this.")
+    cliprange_value: Float = Field(0.2, gt=0, description="A new value moves at most this far from the old one.")
+    vf_coef: Float = Field(0.1, ge=0, description="Weight of the value loss.")
+    gamma: Float = Field(1.0, gt=0, le=1, description="Discount per token.")
+    lam: Float = Field(0.95, ge=0, le=1, description="GAE's lambda.")
+    temperature: Float = Field(1.0, gt=0, description="Sampling temperature; log-probabilities use the same one.")
+    missing_eos_penalty: Float | None = Field(1.0, description="Subtracted from the score of a cut-off response.")
+    whiten_rewards: bool = Field(False, description="Scale the rewards of a rollout to variance 1 (mean kept).")
+    rollout_micro_batch_size: MicroBatch = Field(
+        "auto", description="Responses generated at once; trades memory for time. auto: the whole rollout."
+    )
+
+    @property
+    def rollout_batch_size(self) -> int:
+        """Responses sampled between two updates of the old policy."""
+        return self.batch_size * self.num_mini_batches
+
+
+class CompareSettings(Settings):
+    """How the arms are compared on held-out prompts."""
+
+    prompts: Int = Field(200, ge=1, description="Held-out prompts every arm answers (fewer if there are fewer).")
+    judge: Literal["auto", "truth", "reward_model"] = Field(
+        "auto", description="auto: the truth where it is known (demo world), else the reward model, with a warning."
+    )
+    temperature: Float = Field(1.0, ge=0, description="Decoding temperature of every arm; 0 is greedy.")
+    batch_size: Int = Field(32, ge=1, description="Answers generated or scored at once.")
+
+
+class Config(Settings):
+    """A whole run. See docs and configs/ for examples; every field has a default that runs the demo."""
+
+    name: str = Field("quickstart", pattern=NAME_PATTERN, description="The run folder is output_dir/name.")
+    output_dir: str = Field("runs", min_length=1, description="Folder that holds run folders.")
+    seed: Int = Field(0, ge=0, lt=2**32, description="Seeds everything; same seed, same run on a CPU.")
+    stages: list[Literal["sft", "reward", "ppo", "dpo", "compare"]] = Field(
+        list(STAGES), min_length=1, description="Which stages run; always in the order sft, reward, ppo, dpo, compare."
+    )
+    model: ModelSettings = ModelSettings()
+    lora: LoraSettings = LoraSettings()
+    data: DataSettings = DataSettings()
+    sft: SFTSettings = SFTSettings()
+    reward: RewardSettings = RewardSettings()
+    ppo: PPOSettings = PPOSettings()
+    dpo: DPOSettings = DPOSettings()
+    compare: CompareSettings = CompareSettings()
+    report_to: str | list[str] = Field("none", description="Trackers: wandb, tensorboard, trackio, or none.")
+
+    @field_validator("stages")
+    @classmethod
+    def _stages_have_what_they_need(cls, stages: list[str]) -> list[str]:
+        missing = [f"{stage} needs stage {need}" for stage in stages for need in NEEDS[stage] if need not in stages]
+        if missing:
+            raise ValueError("; ".join(dict.fromkeys(missing)) + "; add it to `stages` (a finished stage is not rerun)")
+        return [stage for stage in STAGES if stage in stages]
+
+    @property
+    def run_path(self) -> Path:
+        """Absolute path of the run folder."""
+        return (Path(self.output_dir).expanduser() / self.name).resolve()
