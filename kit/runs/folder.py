@@ -1,0 +1,149 @@
+"""The run folder: its ledger, and stages that are recorded as done only when they are whole.
+
+    runs/<name>/config.yaml            the resolved configuration
+                run.json               the ledger: status, versions, and for each stage its status, seconds and metrics
+                <stage>/               appears by rename, whole, with its own stage.json inside
+                .<stage>.<pid>.tmp     a stage being made; removed when the run starts again
+
+A stage's own stage.json decides whether it is done: a kill between the rename and the ledger loses nothing.
+"""
+
+import importlib.metadata
+import json
+import os
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from kit.errors import RunError
+from kit.runs.files import file_sha256, publish_folder, value_sha256, write_json, write_text
+
+STAGE_FILE = "stage.json"
+ADAPTER_FILE = "adapter_model.safetensors"
+_LIBRARIES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "datasets", "accelerate")
+
+
+@dataclass(frozen=True)
+class StageRecord:
+    """A finished stage: where it is, what it was made of, how long it took and what came out."""
+
+    name: str
+    path: Path
+    inputs: dict[str, Any] = field(repr=False)
+    seconds: float
+    peak_bytes: int | None
+    metrics: dict[str, Any]
+
+    @property
+    def adapter(self) -> Path:
+        """Folder of the PEFT adapter."""
+        return self.path
+
+    @property
+    def adapter_sha256(self) -> str:
+        """SHA-256 of the adapter's weights."""
+        return file_sha256(self.path / ADAPTER_FILE)
+
+
+class RunFolder:
+    """One run on disk. Writing needs the lock (`kit.runs.lock.run_lock`); reading does not."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def refuse_strangers(self) -> None:
+        """Raise RunError where the path is taken by something that is no run folder."""
+        if self.path.exists() and not self.path.is_dir():
+            raise RunError(f"{self.path}: is a file; choose another name= or output_dir=")
+        if not self.path.exists() or (self.path / "run.json").exists():
+            return
+        strangers = sorted(p.name for p in self.path.iterdir() if not p.name.startswith("."))
+        if strangers:
+            raise RunError(
+                f"{self.path}: exists and is not a run folder (it holds {', '.join(strangers[:3])}); "
+                "choose another name= or output_dir="
+            )
+
+    def create(self, config_yaml: str, name: str) -> None:
+        """Make the folder, or enter an existing run's; leftovers of a killed process go."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        for leftover in [*self.path.glob(".*.tmp"), *self.path.glob(".old-*")]:
+            shutil.rmtree(leftover, ignore_errors=True) if leftover.is_dir() else leftover.unlink(missing_ok=True)
+        write_text(self.path / "config.yaml", config_yaml)
+        ledger = self.ledger()
+        self._write_ledger({**ledger, "name": name, "status": "running", "versions": versions()})
+
+    def ledger(self) -> dict[str, Any]:
+        """The content of run.json; an empty ledger where there is none yet."""
+        try:
+            return json.loads((self.path / "run.json").read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return {"name": self.path.name, "status": "new", "versions": {}, "stages": {}}
+        except ValueError:
+            raise RunError(f"{self.path / 'run.json'}: not readable JSON; remove it to rebuild the ledger") from None
+
+    def stage(self, name: str) -> StageRecord | None:
+        """The finished stage of that name, or None."""
+        path = self.path / name
+        try:
+            record = json.loads((path / STAGE_FILE).read_text(encoding="utf-8"))
+            return StageRecord(name, path, record["inputs"], record["seconds"], record["peak_bytes"], record["metrics"])
+        except (FileNotFoundError, NotADirectoryError, ValueError, KeyError):
+            return None
+
+    def workplace(self, name: str) -> Path:
+        """A fresh hidden folder to make the stage in."""
+        path = self.path / f".{name}.{os.getpid()}.tmp"
+        shutil.rmtree(path, ignore_errors=True)
+        path.mkdir()
+        return path
+
+    def start_stage(self, name: str) -> None:
+        """Note in the ledger that the stage is being made."""
+        self._update(name, {"status": "running"})
+
+    def finish_stage(
+        self, name: str, made_in: Path, inputs: dict, seconds: float, peak_bytes: int | None, metrics: dict
+    ) -> StageRecord:
+        """Publish the finished stage and note it in the ledger."""
+        record = {
+            "inputs_sha256": value_sha256(inputs), "seconds": round(seconds, 2), "peak_bytes": peak_bytes,
+            "metrics": metrics, "inputs": inputs,
+        }  # fmt: skip
+        write_json(made_in / STAGE_FILE, record)
+        publish_folder(made_in, self.path / name)
+        self.note_done(name)
+        finished = self.stage(name)
+        if finished is None:
+            raise RunError(f"{self.path / name}: could not be read back after it was written")
+        return finished
+
+    def note_done(self, name: str) -> None:
+        """Copy a finished stage's record into the ledger."""
+        record = json.loads((self.path / name / STAGE_FILE).read_text(encoding="utf-8"))
+        del record["inputs"]
+        self._update(name, {"status": "done", **record})
+
+    def close(self, status: str) -> None:
+        """Note how the run ended: done, stopped, interrupted or failed."""
+        self._write_ledger({**self.ledger(), "status": status})
+
+    def _update(self, stage: str, entry: dict) -> None:
+        ledger = self.ledger()
+        ledger["stages"] = {**ledger["stages"], stage: entry}
+        self._write_ledger(ledger)
+
+    def _write_ledger(self, ledger: dict) -> None:
+        write_json(self.path / "run.json", ledger)
+
+
+def versions() -> dict[str, str]:
+    """Versions of the kit and of the libraries that decide a run's numbers; absent ones are left out."""
+    found = {}
+    for name in ("rlhf-kit", *_LIBRARIES):
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
