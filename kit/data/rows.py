@@ -1,0 +1,92 @@
+"""What the data layer hands on: pairs, demonstrations and prompts, split by prompt, each row with its origin."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+Message = dict[str, str]  # {"role": "system" | "user" | "assistant", "content": text}
+T = TypeVar("T")
+_encode = json.JSONEncoder(ensure_ascii=False, sort_keys=True).encode
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two answers to one prompt; people preferred `chosen`. `prompt` ends with a user turn."""
+
+    prompt: list[Message]
+    chosen: str
+    rejected: str
+    where: str  # "hh.jsonl:12", or "prefs.parquet row 12" where a file has no lines; both count from 1
+
+
+@dataclass(frozen=True)
+class Demonstration:
+    """A good answer to a prompt. `prompt` ends with a user turn."""
+
+    prompt: list[Message]
+    response: str
+    where: str
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A conversation that waits for an answer: it ends with a user turn."""
+
+    messages: list[Message]
+    where: str
+
+
+@dataclass(frozen=True)
+class Split(Generic[T]):
+    """Rows to train on and rows held out of all training, each in the order of its source."""
+
+    train: list[T]
+    held_out: list[T]
+
+
+@dataclass(frozen=True)
+class Data:
+    """All data of a run. No prompt of any held_out list stands in any train list."""
+
+    pairs: Split[Pair]
+    demonstrations: Split[Demonstration]
+    prompts: Split[Prompt]
+    fingerprint: str  # sha256 over all rows and the split; origins (`where`) do not count
+    notes: list[str]  # what a person wants to know about the data, one fact a line
+
+
+def prompt_key(messages: Sequence[Message]) -> str:
+    """The sha256 of a prompt, in hex: roles and words count, runs of whitespace do not. Splits go by it."""
+    canonical = [[message["role"], " ".join(message["content"].split())] for message in messages]
+    return _sha256([canonical])
+
+
+def messages_of(row: Pair | Demonstration | Prompt) -> list[Message]:
+    """The prompt of any row."""
+    return row.messages if isinstance(row, Prompt) else row.prompt
+
+
+def answers_of(row: Pair | Demonstration | Prompt) -> tuple[str, ...]:
+    """The answers of any row: chosen and rejected, the response, or none."""
+    if isinstance(row, Pair):
+        return row.chosen, row.rejected
+    return (row.response,) if isinstance(row, Demonstration) else ()
+
+
+def fingerprint_of(*splits: Split) -> str:
+    """The sha256, in hex, over all rows of the splits, their order and their sides; the same in every process."""
+    return _sha256(
+        [messages_of(row), answers_of(row)] if row is not None else None  # None ends a side
+        for split in splits
+        for side in (split.train, split.held_out)
+        for row in [*side, None]
+    )
+
+
+def _sha256(values: Iterable[object]) -> str:
+    digest = hashlib.sha256()
+    for value in values:
+        digest.update(_encode(value).encode() + b"\n")
+    return digest.hexdigest()

@@ -1,0 +1,75 @@
+"""Rows that teach nothing are dropped and counted; too many of them stop the run."""
+
+import pytest
+
+from kit.data import Demonstration, Pair, Prompt
+from kit.data.checks import Drop, drop_blank, drop_duplicates, drop_equal, require_enough, summary
+from kit.errors import DataError
+
+PROMPT = [{"role": "user", "content": "2+2?"}]
+GOOD = Pair(PROMPT, "4", "5", "a:1")
+
+
+class TestBlank:
+    @pytest.mark.parametrize(
+        ("row", "reason"),
+        [
+            (Pair(PROMPT, " ", "5", "a:2"), "chosen empty"),
+            (Pair(PROMPT, "4", "", "a:2"), "rejected empty"),
+            (Pair(PROMPT, "", "\n", "a:2"), "chosen and rejected empty"),
+            (Pair([{"role": "user", "content": "\t"}], "4", "5", "a:2"), "a turn of the prompt is empty"),
+            (Demonstration(PROMPT, "", "a:2"), "response empty"),
+            (Prompt([{"role": "user", "content": ""}], "a:2"), "a turn of the prompt is empty"),
+        ],
+    )
+    def test_a_blank_text_drops_the_row_with_its_reason(self, row, reason):
+        assert drop_blank([row]) == ([], [Drop(reason, "a:2")])
+
+    def test_full_rows_are_kept(self):
+        assert drop_blank([GOOD]) == ([GOOD], [])
+
+
+class TestEqual:
+    def test_equal_answers_are_dropped(self):
+        assert drop_equal([GOOD, Pair(PROMPT, "4", "4", "a:2")]) == ([GOOD], [Drop("chosen equals rejected", "a:2")])
+
+    def test_answers_that_differ_in_outer_whitespace_alone_are_equal(self):
+        assert drop_equal([Pair(PROMPT, "4\n", " 4", "a:2")])[0] == []
+
+
+class TestDuplicates:
+    def test_the_first_of_equal_rows_is_kept(self):
+        assert drop_duplicates([GOOD, Pair(PROMPT, "4", "5", "a:2")]) == ([GOOD], [Drop("exact duplicates", "a:2")])
+
+    def test_the_swapped_pair_is_no_duplicate(self):
+        assert len(drop_duplicates([GOOD, Pair(PROMPT, "5", "4", "a:2")])[0]) == 2
+
+    def test_another_prompt_is_no_duplicate(self):
+        assert len(drop_duplicates([GOOD, Pair([*PROMPT, *PROMPT], "4", "5", "a:2")])[0]) == 2
+
+
+class TestEnough:
+    def test_half_dropped_is_enough(self):
+        require_enough("a", 2, [Drop("chosen empty", "a:1")] * 2)
+
+    def test_more_than_half_dropped_is_refused_with_the_reasons(self):
+        with pytest.raises(
+            DataError, match=r"(?s)3 of 5 rows cannot be used.*dropped 3 rows: chosen empty \(first: a:1\)"
+        ):
+            require_enough("a", 2, [Drop("chosen empty", "a:1")] * 3)
+
+    def test_nothing_left_is_refused(self):
+        with pytest.raises(DataError, match="none is left"):
+            require_enough("a", 0, [Drop("chosen empty", "a:1")])
+
+    def test_duplicates_do_not_count_as_lost(self):
+        require_enough("a", 1, [Drop("exact duplicates", "a:1")] * 9)
+
+
+class TestSummary:
+    def test_one_line_a_reason_with_count_and_first_place(self):
+        drops = [Drop("chosen empty", "a:3"), Drop("exact duplicates", "a:4"), Drop("chosen empty", "a:9")]
+        assert summary(drops) == [
+            "dropped 2 rows: chosen empty (first: a:3)",
+            "dropped 1 row: exact duplicates (first: a:4)",
+        ]
