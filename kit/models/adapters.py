@@ -1,0 +1,138 @@
+"""Adapter folders: made, copied, loaded and saved. Every stage's output is one ordinary PEFT folder on the same base.
+
+SFT starts fresh; the others start from a copy of the SFT adapter. A reward adapter carries its score head in the
+file. Nothing is merged: a merge into a 4-bit base would lose quality.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model, set_peft_model_state_dict
+from safetensors.torch import load_file, save_file
+
+from kit.config import LoraSettings
+from kit.errors import ModelError
+from kit.runs.files import write_text
+from kit.runs.folder import ADAPTER_FILE
+
+SCORE_KEY = "base_model.model.score.weight"
+
+
+def new_policy(base: Any, lora: LoraSettings) -> PeftModel:
+    """A fresh trainable adapter, named `default`, on a causal base. Raises ModelError where no module matches."""
+    config = LoraConfig(
+        r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=lora.targets, bias="none",
+        task_type="CAUSAL_LM",
+    )  # fmt: skip
+    try:
+        return get_peft_model(base, config)
+    except ValueError as error:
+        names = sorted({n.rsplit(".", 1)[-1] for n, m in base.named_modules() if isinstance(m, torch.nn.Linear)})
+        raise ModelError(f"lora.targets {lora.targets!r}: {error}. Linear modules of this base: {names}") from None
+
+
+def load_policy(base: Any, folder: Path, trainable: bool = True) -> PeftModel:
+    """The adapter of `folder`, named `default`, on a causal base."""
+    return _attach(base, folder, "CAUSAL_LM", trainable)
+
+
+def new_reward(base: Any, sft: Path) -> PeftModel:
+    """A trainable copy of the SFT adapter, with a fresh score head, on a scorer (`kit.models.base.load_scorer`)."""
+    return _attach(base, sft, "SEQ_CLS", trainable=True)
+
+
+def add_adapter(model: PeftModel, name: str, folder: Path) -> None:
+    """Lay one more frozen adapter on the base that `model` already holds. A score head in the file is left out."""
+    model.add_adapter(name, _config(folder, "CAUSAL_LM"))
+    _load_weights(model, name, folder)
+    model.set_requires_grad(name, False)
+
+
+def score_head(folder: Path) -> torch.Tensor:
+    """The reward adapter's head, [1, h]. Raises ModelError where the file holds none: it was never trained."""
+    weights = load_file(folder / ADAPTER_FILE)
+    if SCORE_KEY not in weights:
+        raise ModelError(f"{folder}: holds no score head; it is not a reward adapter. Train it with stage `reward`")
+    return weights[SCORE_KEY]
+
+
+def save_adapter(model: PeftModel, folder: Path, tokenizer: Any, card: str) -> None:
+    """Write adapter `default`, the tokenizer (with its template) and a card that says how to load them."""
+    model.save_pretrained(folder, selected_adapters=["default"], save_embedding_layers=False)
+    tokenizer.save_pretrained(folder)
+    write_text(folder / "README.md", card)
+    if model.peft_config["default"].task_type == "SEQ_CLS":
+        score_head(folder)  # raises when the head did not reach the file
+
+
+def _attach(base: Any, folder: Path, task: str, trainable: bool) -> PeftModel:
+    model = get_peft_model(base, _config(folder, task))
+    _load_weights(model, "default", folder)
+    if not trainable:
+        model.requires_grad_(False)
+    return model
+
+
+def _config(folder: Path, task: str) -> LoraConfig:
+    """The folder's LoRA shape, for a task of its own."""
+    try:
+        config = PeftConfig.from_pretrained(str(folder))
+    except (ValueError, OSError) as error:
+        raise ModelError(f"{folder}: not a PEFT adapter folder: {error}") from None
+    config.task_type, config.inference_mode, config.modules_to_save = task, False, None
+    return config
+
+
+def _load_weights(model: PeftModel, name: str, folder: Path) -> None:
+    """Fill adapter `name`; every LoRA weight must come from the file, and all of the file's must find a place."""
+    weights = load_file(folder / ADAPTER_FILE)
+    if model.peft_config[name].task_type == "SEQ_CLS":
+        weights.setdefault(SCORE_KEY, model.get_submodule("base_model.model.score").weight)  # PEFT wants one; the fresh
+    else:
+        weights.pop(SCORE_KEY, None)
+    result = set_peft_model_state_dict(model, weights, adapter_name=name)
+    missing = [key for key in result.missing_keys if f".{name}." in key and "lora_" in key]
+    if missing or result.unexpected_keys:
+        raise ModelError(
+            f"{folder}: does not fit this base: {len(missing)} weights missing, {len(result.unexpected_keys)} unknown "
+            f"(first: {(missing + list(result.unexpected_keys))[0]}). It was trained on another base"
+        )
+
+
+@contextmanager
+def keep_weights(model: PeftModel) -> Iterator[None]:
+    """Weights and dtypes of trainable parameters are after the block what they were before it.
+
+    TRL's trainers cast the adapters of a quantised base to bfloat16 when they are built, on any device; the rounding
+    would part policy and reference at step 0, and AdamW's small steps would be lost in it.
+    """
+    before = [(p, p.data.clone()) for p in model.parameters() if p.requires_grad]
+    yield
+    for parameter, data in before:
+        parameter.data = data
+
+
+def save_training_state(roles: Any, folder: str | Path) -> None:
+    """What PPO trains: the policy as an ordinary PEFT folder, the critic and its value head in `critic.safetensors`."""
+    roles.model.save_pretrained(folder, selected_adapters=["default"], save_embedding_layers=False)
+    critic = {n: p.detach().cpu().contiguous() for n, p in roles.model.named_parameters() if _is_critic(n)}
+    save_file(critic, Path(folder) / "critic.safetensors")
+
+
+def load_training_state(roles: Any, folder: str | Path) -> None:
+    """Fill policy, critic and value head from a folder that `save_training_state` wrote."""
+    _load_weights(roles.model, "default", Path(folder))
+    parameters = dict(roles.model.named_parameters())
+    stored = load_file(Path(folder) / "critic.safetensors")
+    if set(stored) != {name for name in parameters if _is_critic(name)}:
+        raise ModelError(f"{folder}: its critic does not fit this run's base or LoRA shape")
+    with torch.no_grad():
+        for name, value in stored.items():
+            parameters[name].copy_(value)
+
+
+def _is_critic(name: str) -> bool:
+    return ".critic." in name or "value_head." in name

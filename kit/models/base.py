@@ -1,0 +1,113 @@
+"""The one place that loads a base model: from the hub, a folder or the demo; quantised; ready for adapters."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kit.config import Config, ModelSettings
+from kit.errors import ModelError
+from kit.models.device import Precision, choose_precision
+from kit.models.encoding import Codec
+from kit.models.tokenizer import end_of_turn_ids, load_tokenizer, model_error
+
+
+@dataclass(frozen=True)
+class Base:
+    """The base a run stands on: where it is, how it is loaded, and how text becomes its tokens. No weights yet."""
+
+    settings: ModelSettings
+    location: str
+    precision: Precision
+    codec: Codec
+
+    @property
+    def tokenizer(self) -> Any:
+        """The tokenizer of every stage."""
+        return self.codec.tokenizer
+
+    def causal_lm(self) -> Any:
+        """The frozen base with its language-model head, loaded afresh."""
+        return load_causal_lm(self.settings, self.location, self.precision, self.tokenizer)
+
+    def scorer(self) -> Any:
+        """The frozen base with a fresh score head, loaded afresh."""
+        return load_scorer(self.settings, self.location, self.precision, self.tokenizer)
+
+
+def find_base(config: Config, weights: bool = True) -> Base:
+    """The base of a run, checked as far as can be without loading weights.
+
+    The demo's base is made if it is not there; with `weights=False` only its tokenizer is.
+
+    Raises ModelError for a model that does not exist or does not fit, MachineError for a dtype this machine lacks.
+    """
+    precision = choose_precision(config.model)
+    location = config.model.base
+    if location == "demo":
+        from kit.demo.base import build_tokenizer, ensure_base
+
+        if not weights:
+            return Base(config.model, location, precision, Codec(build_tokenizer()))
+        location = str(ensure_base(demo_folder(config)))
+    return Base(config.model, location, precision, Codec(load_tokenizer(config.model, location)))
+
+
+def demo_folder(config: Config) -> Path:
+    """Where the demo's tiny base lives: beside the runs, shared by all of them."""
+    return (Path(config.output_dir).expanduser() / ".demo-base").resolve()
+
+
+def load_causal_lm(settings: ModelSettings, base: str, precision: Precision, tokenizer: Any) -> Any:
+    """The base as `AutoModelForCausalLM`, all its weights frozen, in memory once.
+
+    Its generation config is reset to the pure softmax (temperature 1, no top-k, no repetition penalty), as a
+    policy that samples from anything else has no log-probability that PPO or a KL could use.
+    """
+    from transformers import AutoModelForCausalLM, GenerationConfig
+
+    model = _load(AutoModelForCausalLM, settings, base, precision, tokenizer)
+    stops = end_of_turn_ids(tokenizer, model.generation_config.eos_token_id)
+    model.generation_config = GenerationConfig(
+        do_sample=True, temperature=1.0, top_k=0, top_p=1.0, repetition_penalty=1.0,
+        eos_token_id=stops, pad_token_id=tokenizer.pad_token_id, bos_token_id=tokenizer.bos_token_id,
+    )  # fmt: skip
+    return model
+
+
+def load_scorer(settings: ModelSettings, base: str, precision: Precision, tokenizer: Any) -> Any:
+    """The base as `AutoModelForSequenceClassification` with one label: a fresh scalar head on the frozen trunk."""
+    from transformers import AutoModelForSequenceClassification
+
+    model = _load(AutoModelForSequenceClassification, settings, base, precision, tokenizer, num_labels=1)
+    if isinstance(getattr(model, "score", None), torch.nn.Linear) and model.score.weight.shape[0] == 1:
+        return model
+    raise ModelError(f"model.base {settings.base}: {type(model).__name__} has no `score` head, which the kit needs")
+
+
+def nf4_config(precision: Precision) -> Any:
+    """4-bit NormalFloat with double quantisation (Dettmers et al. 2023, arXiv:2305.14314); None where not asked."""
+    if not precision.nf4:
+        return None
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=precision.dtype,
+    )  # fmt: skip
+
+
+def _load(auto: Any, settings: ModelSettings, base: str, precision: Precision, tokenizer: Any, **kwargs: Any) -> Any:
+    try:
+        model = auto.from_pretrained(
+            base, revision=settings.revision, dtype=precision.dtype, quantization_config=nf4_config(precision),
+            device_map={"": precision.device}, trust_remote_code=False, use_safetensors=True, **kwargs,
+        )  # fmt: skip
+    except (OSError, ValueError, RuntimeError) as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
+        raise model_error(settings, error) from None
+    model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
+    model.requires_grad_(False)
+    return model

@@ -1,0 +1,141 @@
+"""The tokenizer, set right once for all stages.
+
+pad is never an end-of-turn token (TRL 1.12 masked the EOS away where they were equal); the template's own
+end-of-turn is among the ids that end a response; a text comes back unchanged; a model without a chat
+template gets one that needs no new token, and it is saved with every adapter.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from kit import notices
+from kit.config import ModelSettings
+from kit.errors import ModelError
+
+# A template for base models: plain words, no token the model has never seen; a turn ends with the model's own EOS.
+DEFAULT_CHAT_TEMPLATE = (
+    "{%- if bos_token %}{{ bos_token }}{% endif -%}"
+    "{%- for message in messages -%}"
+    "{%- if message.role == 'system' -%}{{ message.content + '\n\n' }}"
+    "{%- elif message.role == 'user' -%}{{ 'User: ' + message.content + '\n\n' }}"
+    "{%- else -%}{{ 'Assistant: ' + message.content + eos_token + '\n\n' }}"
+    "{%- endif -%}{%- endfor -%}"
+    "{%- if add_generation_prompt -%}{{ 'Assistant:' }}{%- endif -%}"
+)
+_PAD_NAMES = ("<|finetune_right_pad_id|>", "<|pad|>", "<pad>", "[PAD]", "<|endoftext|>", "<unk>", "[UNK]")
+_NUL = "\u0100"  # how byte-level BPE writes the byte 0, which no text of ours holds
+_ROUND_TRIP = (
+    "Hello, world! It's 3:45 p.m., isn't it?",
+    "Two  spaces, a tab\tand a\nnew line.",
+    "def f(x):\n    return x ** 2  # code",
+    "Zażółć gęślą jaźń; 你好; 😀",
+)
+
+
+def load_tokenizer(settings: ModelSettings, base: str | Path) -> Any:
+    """The base's tokenizer, ready for every stage: left padding, a pad token of its own, a chat template.
+
+    Raises ModelError where there is no such model, where the tokenizer does not give a text back, or where no
+    token is free for padding.
+    """
+    from transformers import AutoConfig, AutoTokenizer
+
+    try:
+        config = AutoConfig.from_pretrained(base, revision=settings.revision, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(base, revision=settings.revision, trust_remote_code=False)
+    except Exception as error:
+        raise model_error(settings, error) from None
+    if tokenizer.eos_token_id is None:
+        raise ModelError(f"model.base {settings.base}: its tokenizer has no EOS token; choose a causal language model")
+    rows = config.get_text_config().vocab_size
+    highest = max(tokenizer.get_vocab().values())
+    if highest >= rows:
+        raise ModelError(
+            f"model.base {settings.base}: the tokenizer has ids up to {highest}, the model only {rows} embeddings; "
+            "the tokenizer belongs to another model"
+        )
+    tokenizer.padding_side = "left"
+    if not tokenizer.chat_template:
+        tokenizer.chat_template = DEFAULT_CHAT_TEMPLATE
+        notices.say(f"{settings.base} has no chat template: a plain one (User: … Assistant: …) is used and saved")
+    if tokenizer.pad_token_id is None or tokenizer.pad_token_id in end_of_turn_ids(tokenizer):
+        _choose_pad(tokenizer, rows, settings)
+    _check_round_trip(tokenizer, settings)
+    return tokenizer
+
+
+def end_of_turn_id(tokenizer: Any) -> int:
+    """The token the chat template writes at the end of an assistant's turn; the tokenizer's EOS if it writes none."""
+    messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    text = tokenizer.apply_chat_template(messages, tokenize=False)
+    tail = tokenizer(text[text.rindex("b") + 1 :], add_special_tokens=False)["input_ids"]
+    special = {*tokenizer.all_special_ids, *(i for i, t in tokenizer.added_tokens_decoder.items() if t.special)}
+    return next((token for token in tail if token in special), tokenizer.eos_token_id)
+
+
+def end_of_turn_ids(tokenizer: Any, also: int | list[int] | None = None) -> list[int]:
+    """Every id that ends a response: the template's, the tokenizer's EOS, and the generation config's (`also`)."""
+    more = also if isinstance(also, list) else [also]
+    return list(dict.fromkeys(i for i in [end_of_turn_id(tokenizer), tokenizer.eos_token_id, *more] if i is not None))
+
+
+def special_texts(tokenizer: Any) -> list[str]:
+    """The texts that the tokenizer reads as special tokens; inside a user's text they would inject turns."""
+    added = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
+    return sorted({*tokenizer.all_special_tokens, *added} - {""})
+
+
+def model_error(settings: ModelSettings, error: Exception) -> ModelError:
+    """A library's error about a base model, in one line that says what to do."""
+    text = str(error)
+    name = f"model.base {settings.base}"
+    if "401" in text or "403" in text or "gated" in text.lower():
+        return ModelError(f"{name}: the hub refused access. Accept its licence there and log in with `hf auth login`")
+    if Path(settings.base).exists():
+        first = text.strip().splitlines()[0] if text.strip() else type(error).__name__
+        return ModelError(f"{name}: cannot be loaded from this folder: {first}")
+    if "/" not in settings.base or settings.base.startswith((".", "/", "~")):
+        return ModelError(f"{name}: no such folder, and not a hub id (a hub id looks like Qwen/Qwen2.5-0.5B-Instruct)")
+    if "404" in text or "RepositoryNotFound" in type(error).__name__ or "is not a valid model identifier" in text:
+        return ModelError(f"{name}: no such model on the hub (or it is private). Check the spelling and model.revision")
+    return ModelError(
+        f"{name}: not in the local cache, and the hub could not be reached. Check the spelling and the network, "
+        "or give a local folder"
+    )
+
+
+def _choose_pad(tokenizer: Any, rows: int, settings: ModelSettings) -> None:
+    """Take a token for padding that ends no turn and needs no new embedding row."""
+    vocab = tokenizer.get_vocab()
+    taken = set(end_of_turn_ids(tokenizer))
+    reserved = [t for t in vocab if "reserved_special_token" in t or "extra_id" in t]
+    found = next((t for t in (*_PAD_NAMES, *sorted(reserved)) if t in vocab and vocab[t] not in taken), None)
+    if found is not None:
+        tokenizer.pad_token = found
+    elif max(vocab.values()) + 1 < rows:
+        tokenizer.add_special_tokens({"pad_token": "<|pad|>"})
+    elif _NUL in vocab:
+        tokenizer.pad_token = _NUL
+    else:
+        raise ModelError(
+            f"model.base {settings.base}: padding must differ from the end-of-turn token, and no token is free for "
+            "it; use a model with a pad or reserved token"
+        )
+    notices.say(f"{settings.base}: {tokenizer.pad_token!r} pads (it must differ from the end-of-turn token)")
+
+
+def _check_round_trip(tokenizer: Any, settings: ModelSettings) -> None:
+    """Refuse a tokenizer that loses English, warn where it loses other text."""
+    lost = []
+    for text in _ROUND_TRIP:
+        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+        if tokenizer.decode(ids, clean_up_tokenization_spaces=False).lstrip(" ") != text:
+            lost.append(text)
+    if _ROUND_TRIP[0] in lost:
+        ids = tokenizer(lost[0], add_special_tokens=False)["input_ids"]
+        raise ModelError(
+            f"model.base {settings.base}: its tokenizer does not give a text back: {lost[0]!r} becomes "
+            f"{tokenizer.decode(ids)!r}. Training on it would learn garbage; the tokenizer files do not fit the model"
+        )
+    if lost:
+        notices.warn(f"{settings.base}: its tokenizer does not give back unchanged: {', '.join(map(repr, lost))}")
