@@ -1,0 +1,119 @@
+"""The kit's settings as arguments of TRL's configs; what a user passes through is checked against their fields."""
+
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from kit.config import Config, EpochSettings, PPOSettings, TrainerSettings
+from kit.config_file import Problem, did_you_mean
+from kit.errors import ConfigError
+from kit.models.device import Precision
+
+TRAINING_STAGES = ("sft", "reward", "ppo", "dpo")
+_LOGS_PER_STAGE = 50
+_AUTO_TOKENS = 4096  # tokens in memory at once when micro_batch_size is auto
+
+# TRL's names for what the kit's settings say already, by stage setting; passing one of them twice would be ambiguous.
+_OWNED = {
+    "output_dir": "output_dir and name", "run_name": "name", "seed": "seed", "report_to": "report_to",
+    "per_device_train_batch_size": "{stage}.micro_batch_size", "gradient_accumulation_steps": "{stage}.batch_size",
+    "learning_rate": "{stage}.learning_rate", "num_train_epochs": "{stage}.epochs", "max_steps": "{stage}.max_steps",
+    "bf16": "model.dtype", "fp16": "model.dtype", "use_cpu": "model.dtype", "max_length": "data.max_prompt_tokens",
+    "max_completion_length": "data.max_response_tokens", "num_iterations": "ppo.num_ppo_epochs",
+    "epsilon": "ppo.cliprange", "model_init_kwargs": "model", "hub_token": "the environment variable HF_TOKEN",
+    "push_to_hub": "`hf upload` after the run", "trust_remote_code": "a model that needs no code of its own",
+    "resume_from_checkpoint": "nothing: run again",
+}  # fmt: skip
+
+
+def config_class(stage: str) -> type:
+    """The TRL config a stage fills."""
+    import trl
+
+    from kit.ppo.config import PPOConfig
+
+    return {"sft": trl.SFTConfig, "reward": trl.RewardConfig, "dpo": trl.DPOConfig, "ppo": PPOConfig}[stage]
+
+
+def trl_problems(raw: Mapping) -> list[Problem]:
+    """What is wrong with the `trl:` mappings of a raw configuration; TRL is imported only where there is one."""
+    problems: list[Problem] = []
+    for stage in TRAINING_STAGES:
+        section = raw.get(stage)
+        given = section.get("trl") if isinstance(section, Mapping) else None
+        if not given or not isinstance(given, Mapping):
+            continue
+        known = {field.name for field in fields(config_class(stage)) if field.init}
+        own = set(type(Config().__getattribute__(stage)).model_fields) - {"trl"}
+        for name in given:
+            path = (stage, "trl", name)
+            if name in own:
+                problems.append((path, f"is a setting of the kit; write {stage}.{name}"))
+            elif name in _OWNED:
+                problems.append((path, f"is set by the kit; use {_OWNED[name].format(stage=stage)}"))
+            elif name not in known:
+                near = did_you_mean(str(name), known - set(_OWNED))
+                hint = near if near.startswith(",") else ""
+                problems.append((path, f"no field of TRL's {config_class(stage).__name__}{hint}"))
+    return problems
+
+
+def build_arguments(config: Config, stage: str, precision: Precision, out: Path, longest: int, rows: int) -> Any:
+    """The stage's TRL config. `longest` tokens has the longest row, `rows` has the training data.
+
+    Raises ConfigError where TRL refuses a value.
+    """
+    settings: TrainerSettings = getattr(config, stage)
+    micro = micro_batch_size(settings, longest)
+    arguments = {
+        "output_dir": str(out), "run_name": f"{config.name}-{stage}", "seed": config.seed,
+        "report_to": config.report_to, "per_device_train_batch_size": micro, "per_device_eval_batch_size": micro,
+        "gradient_accumulation_steps": settings.batch_size // micro, "learning_rate": settings.learning_rate,
+        "save_strategy": "no", "disable_tqdm": True, "logging_nan_inf_filter": False, "logging_first_step": True,
+        "gradient_checkpointing": precision.device.type == "cuda",
+        "dataloader_pin_memory": precision.device.type == "cuda",
+        **precision.trainer_flags,
+    }  # fmt: skip
+    if isinstance(settings, PPOSettings):
+        arguments |= _ppo_arguments(settings, config)
+    elif isinstance(settings, EpochSettings):
+        steps = settings.max_steps or max(1, round(settings.epochs * -(-rows // settings.batch_size)))
+        arguments |= {
+            "num_train_epochs": settings.epochs,
+            "max_steps": settings.max_steps or -1,
+            "logging_steps": max(1, steps // _LOGS_PER_STAGE),
+            "max_length": None,  # lengths are the kit's business: data.max_*_tokens, counted and said
+        }
+    if stage == "reward":
+        arguments["center_rewards_coefficient"] = config.reward.center_rewards_coefficient
+    if stage == "dpo":
+        arguments["beta"] = config.dpo.beta
+    try:
+        return config_class(stage)(**{**arguments, **settings.trl})
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"{stage}.trl: TRL refuses these arguments: {error}") from None
+
+
+def micro_batch_size(settings: TrainerSettings, longest: int) -> int:
+    """Examples in memory at once: what is set or, for auto, the largest divisor of the batch within 4,096 tokens."""
+    if settings.micro_batch_size != "auto":
+        return settings.micro_batch_size
+    batch = settings.batch_size
+    return max(d for d in range(1, batch + 1) if batch % d == 0 and (d == 1 or d * longest <= _AUTO_TOKENS))
+
+
+def _ppo_arguments(ppo: PPOSettings, config: Config) -> dict[str, Any]:
+    rollouts = -(-ppo.episodes // ppo.rollout_batch_size)
+    steps_per_rollout = ppo.num_ppo_epochs * ppo.num_mini_batches
+    rollout_micro = ppo.rollout_micro_batch_size
+    shared = ("kl_coef", "num_ppo_epochs", "cliprange", "cliprange_value", "vf_coef", "gamma", "lam", "temperature",
+              "missing_eos_penalty", "whiten_rewards")  # fmt: skip
+    return {name: getattr(ppo, name) for name in shared} | {
+        "generation_batch_size": ppo.rollout_batch_size,
+        "rollout_micro_batch_size": None if rollout_micro == "auto" else rollout_micro,
+        "max_completion_length": config.data.max_response_tokens,
+        "max_steps": rollouts * steps_per_rollout,
+        "logging_steps": steps_per_rollout,
+        "logging_first_step": False,
+    }

@@ -1,0 +1,69 @@
+"""PPO: the SFT policy learns from the reward model's score of its own answers, held near the SFT policy by a KL."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+from transformers import TrainerCallback
+
+from kit.config import Config
+from kit.errors import TrainingStopped
+from kit.models.adapters import save_adapter
+from kit.models.base import Base
+from kit.models.encoding import Encoded
+from kit.models.roles import policy_roles
+from kit.ppo.trainer import PPOTrainer
+from kit.stages.arguments import build_arguments
+from kit.stages.card import adapter_card
+from kit.stages.progress import train_with_progress
+from kit.stages.result import StageResult
+
+
+class FirstRolloutCheck(TrainerCallback):
+    """Stops when the first rollout's KL is not 0: then the reference is not the policy PPO starts from."""
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict | None = None, **_: Any) -> None:
+        """Look at the first log line, whose KL was measured before any update."""
+        kl = (logs or {}).get("objective/kl")
+        if state.global_step == args.logging_steps and kl is not None and not abs(kl) < 1e-2:
+            raise TrainingStopped(
+                f"PPO stopped: the first rollout's KL is {kl:.4f} nats, not 0, so the reference is not the SFT policy. "
+                "This is a fault of the hand-over; please report it with the run's config.yaml"
+            )
+
+
+def train_ppo(config: Config, data: Encoded, base: Base, out: Path, sft: Path, reward: Path) -> StageResult:
+    """Train a copy of the SFT adapter with PPO on the reward adapter's score; write the policy to `out`.
+
+    The critic starts from the reward adapter. Prompts are repeated where one rollout takes more than there are.
+    """
+    prompts = data.prompts.train
+    copies = -(-config.ppo.rollout_batch_size // len(prompts))
+    longest = max(len(prompt.ids) for prompt in prompts) + config.data.max_response_tokens
+    trainer = PPOTrainer(
+        roles=policy_roles(base.causal_lm(), sft, reward),
+        args=build_arguments(config, "ppo", base.precision, out, longest, len(prompts)),
+        train_dataset=Dataset.from_list([{"prompt": prompt.messages} for prompt in prompts] * copies),
+        processing_class=base.tokenizer,
+        callbacks=[FirstRolloutCheck()],
+    )
+    train_with_progress(trainer, "ppo", out)
+    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    rollouts = [row for row in rows if "objective/scores" in row]
+    first, last = rollouts[0], rollouts[-1]
+    metrics = {
+        "prompts": len(prompts),
+        "episodes": int(last["episode"]),
+        "score_first": first["objective/scores"],
+        "score_last": last["objective/scores"],
+        "kl_nats": last["objective/kl"],
+        "response_tokens": last["lengths/mean"],
+        "eos_rate": last["eos_rate"],
+    }
+    save_adapter(trainer.roles.model, out, base.tokenizer, adapter_card("ppo", base))
+    headline = (
+        f"score {metrics['score_first']:.2f} -> {metrics['score_last']:.2f} at KL {metrics['kl_nats']:.2f} nats, "
+        f"{metrics['episodes']:,} episodes"
+    )
+    return StageResult(metrics, headline)

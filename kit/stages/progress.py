@@ -1,0 +1,118 @@
+"""What a person sees while a stage trains, and the metrics file it leaves."""
+
+import json
+import logging
+import math
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback
+
+from kit import notices
+
+_PLAIN_SECONDS = 10  # without a terminal, one line at most this often
+_SHOWN = {  # the numbers that matter, with the name they are shown by
+    "loss": "loss", "mean_token_accuracy": "token accuracy", "accuracy": "accuracy", "rewards/accuracies": "accuracy",
+    "rewards/margins": "margin", "objective/scores": "score", "objective/kl": "KL", "lengths/mean": "tokens",
+    "eos_rate": "ended",
+}  # fmt: skip
+
+
+class StageProgress(TrainerCallback):
+    """A progress bar with the numbers that matter, and one JSON line per log in `metrics.jsonl`."""
+
+    def __init__(self, stage: str, out: Path) -> None:
+        self.stage = stage
+        self.file = out / "metrics.jsonl"
+        self.last: dict[str, Any] = {}
+        self._said = time.monotonic()
+        self._bar: Any = None
+        self._task: Any = None
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Start the bar."""
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        if Console().is_terminal or Console().is_jupyter:
+            columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+            self._bar = Progress(*columns, TextColumn("{task.fields[numbers]}"))
+            self._task = self._bar.add_task(self.stage, total=state.max_steps, numbers="")
+            self._bar.start()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Move the bar."""
+        if self._bar is not None:
+            self._bar.update(self._task, completed=state.global_step)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict | None = None, **_: Any) -> None:
+        """Write the log line; show its numbers."""
+        row = {"step": state.global_step} | {k: _finite(v) for k, v in (logs or {}).items()}
+        self.last = row
+        with open(self.file, "a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+        numbers = "  ".join(
+            f"{label} {row[key]:.3g}" for key, label in _SHOWN.items() if isinstance(row.get(key), float)
+        )
+        if self._bar is not None:
+            self._bar.update(self._task, numbers=numbers)
+        elif numbers and time.monotonic() - self._said > _PLAIN_SECONDS:
+            self._said = time.monotonic()
+            notices.say(f"{self.stage} {state.global_step}/{state.max_steps}  {numbers}")
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Close the bar."""
+        self.close()
+
+    def close(self) -> None:
+        """Close the bar, also after an error."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+
+@contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """Keep the libraries' chatter down for the block: bars, info lines and deprecation notes, never errors."""
+    import datasets
+    import transformers
+
+    names = ("transformers", "trl", "accelerate", "peft", "datasets", "huggingface_hub", "httpx")
+    loggers = [logging.getLogger(name) for name in names]
+    levels = [logger.level for logger in loggers]
+    transformers.utils.logging.disable_progress_bar()
+    datasets.disable_progress_bars()
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+        transformers.utils.logging.enable_progress_bar()
+        datasets.enable_progress_bars()
+
+
+def train_with_progress(trainer: Any, stage: str, out: Path) -> StageProgress:
+    """Train to the end with a bar and `metrics.jsonl` in `out`."""
+    from transformers import PrinterCallback, ProgressCallback
+
+    progress = StageProgress(stage, out)
+    for callback in (PrinterCallback, ProgressCallback):
+        trainer.remove_callback(callback)
+    trainer.add_callback(progress)
+    try:
+        trainer.train()
+    finally:
+        progress.close()
+    return progress
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
