@@ -1,0 +1,213 @@
+"""The order of the stages, and what each hands on.
+
+    demonstrations ──> sft ──┬──> reward ──┐
+    pairs ───────────────────┤             ├──> ppo ──┐
+    prompts ─────────────────┤             │          ├──> compare
+                             └──> dpo ─────┴──────────┘
+
+A stage runs when its inputs (its settings, the data, the adapters it starts from) are not those it was made of.
+"""
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kit import config_file, notices
+from kit.config import Config
+from kit.data import Data, load_data
+from kit.errors import ConfigError, KitError, RunError
+from kit.runs.files import write_text
+from kit.runs.folder import RunFolder, StageRecord
+from kit.runs.inputs import changed_inputs, is_done, stage_inputs
+from kit.runs.lock import run_lock
+
+if TYPE_CHECKING:
+    from kit.compare.result import Comparison
+    from kit.preflight import Checked
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run: its folder, its stages by name, and the comparison."""
+
+    path: Path
+    stages: dict[str, StageRecord]
+
+    @property
+    def comparison(self) -> "Comparison | None":
+        """The comparison, which shows itself in a notebook; None where the stage did not run."""
+        from kit.compare.result import Comparison
+
+        return Comparison.load(self.path / "compare") if "compare" in self.stages else None
+
+
+def load_config(source: str | Path | Mapping | Config, overrides: Sequence[str] = (), **settings: Any) -> Config:
+    """The validated configuration; raises ConfigError with every problem and its place. See `kit.config_file`."""
+
+    def trl_problems(raw: Mapping) -> list[config_file.Problem]:
+        if not any(isinstance(section, Mapping) and section.get("trl") for section in raw.values()):
+            return []
+        from kit.stages.arguments import trl_problems
+
+        return trl_problems(raw)
+
+    return config_file.load_config(source, overrides, checks=(trl_problems,), **settings)
+
+
+def run_pipeline(config: str | Path | Mapping | Config, overrides: Sequence[str] = (), **settings: Any) -> Run:
+    """Run the configured stages that are not done yet, in order, and return the run.
+
+    `config` is a YAML path, a mapping or a Config; `overrides` are `key.path=value` texts, `settings` keyword
+    overrides (nested mappings or dotted names). Raises KitError for everything the user can put right: nothing is
+    written before configuration, data and tokenizer have been checked.
+    """
+    config = load_config(config, overrides, **settings)
+    data = load_data(config.data, config.seed)
+    folder = RunFolder(config.run_path)
+    if all(is_done(stage, config, data.fingerprint, folder) for stage in config.stages):
+        notices.say(f"{folder.path}: all stages are done; nothing to train")
+        return _finished(config, folder)
+
+    from kit.preflight import check_model_and_data
+
+    folder.refuse_strangers()
+    checked = check_model_and_data(config, data)
+    for note in checked.notes:
+        notices.say(note)
+    folder.path.mkdir(parents=True, exist_ok=True)
+    with run_lock(folder.path), _few_threads(config):
+        config = _with_rows_on_disk(config, folder.path / "data")
+        folder.create(config_file.dump_config(config), config.name)
+        status = "failed"
+        try:
+            for stage in config.stages:
+                _run_stage(stage, config, data, checked, folder)
+            status = "done"
+        except KitError as error:
+            status = "stopped" if error.exit_code == 3 else "failed"
+            raise
+        except KeyboardInterrupt:
+            status = "interrupted"
+            raise
+        finally:
+            folder.close(status)
+    return _finished(config, folder)
+
+
+def compare_run(run_dir: Path, overrides: Sequence[str] = ()) -> "Comparison":
+    """The comparison of a finished run; made again where the compare settings differ. Trains nothing.
+
+    Raises RunError where `run_dir` is no run folder, or where one of its training stages is not done.
+    """
+    folder = RunFolder(run_dir.expanduser().resolve())
+    if not (folder.path / "config.yaml").exists():
+        raise RunError(f"{run_dir}: no run folder (it has no config.yaml); runs stand under output_dir/name")
+    strange = [text for text in overrides if not text.startswith("compare.")]
+    if strange:
+        raise ConfigError(f"override `{strange[0]}`: `kit compare` trains nothing, so it takes only compare.* settings")
+    here = {"name": folder.path.name, "output_dir": str(folder.path.parent)}
+    config = load_config(folder.path / "config.yaml", overrides, **here)
+    data = load_data(config.data, config.seed)
+    trained = [stage for stage in config.stages if stage != "compare"]
+    undone = [stage for stage in trained if not is_done(stage, config, data.fingerprint, folder)]
+    if undone:
+        again = f"kit run {folder.path / 'config.yaml'}"
+        raise RunError(f"{run_dir}: stage {undone[0]} is not done, or its data changed; run it first: {again}")
+    comparison = run_pipeline(config, stages=[*trained, "compare"]).comparison
+    if comparison is None:
+        raise RunError(f"{run_dir}: the comparison could not be read back")
+    return comparison
+
+
+def _run_stage(stage: str, config: Config, data: Data, checked: "Checked", folder: RunFolder) -> None:
+    """Run one stage unless it is done: make it aside, publish it whole, say what it cost and what came out."""
+    from transformers import set_seed
+
+    from kit.models.device import peak_memory_bytes, reset_peak_memory
+    from kit.stages.progress import quiet_libraries
+
+    if is_done(stage, config, data.fingerprint, folder):
+        folder.note_done(stage)
+        notices.say(f"{stage}: done before, kept")
+        return
+    inputs, before = stage_inputs(stage, config, data.fingerprint, folder), folder.stage(stage)
+    if inputs is None:
+        raise RunError(f"{folder.path}: a stage that {stage} needs is gone; was the folder changed under way?")
+    if before is not None:
+        notices.say(f"{stage}: runs again, because it changed: {'; '.join(changed_inputs(before.inputs, inputs)[:4])}")
+
+    work, function = _stage(stage, config, checked, folder)
+    notices.say(f"{stage}: {work}")
+    folder.start_stage(stage)
+    place = folder.workplace(stage)
+    reset_peak_memory()
+    started = time.monotonic()
+    set_seed(config.seed)
+    with quiet_libraries():
+        result = function(place)
+    seconds, peak = time.monotonic() - started, peak_memory_bytes()
+    folder.finish_stage(stage, place, inputs, seconds, peak, result.metrics)
+    notices.say(f"{stage}: done in {seconds:.0f} s, peak {peak / 2**30:.2f} GiB; {result.headline}")
+
+
+def _stage(stage: str, config: Config, checked: "Checked", folder: RunFolder) -> tuple[str, Callable[[Path], Any]]:
+    """A line that says what the stage does, on how much and from where; and the stage as a function of its folder."""
+    from kit.compare.stage import compare_arms
+    from kit.stages.dpo import train_dpo
+    from kit.stages.ppo import train_ppo
+    from kit.stages.reward import train_reward
+    from kit.stages.sft import train_sft
+
+    rows, common = checked.encoded, (config, checked.encoded, checked.base)
+    done = {str(name): record for name in config.stages if (record := folder.stage(name)) is not None}
+    at = {name: record.adapter for name, record in done.items()}
+    pairs, prompts = f"{len(rows.pairs.train):,} pairs", f"{len(rows.prompts.train):,} prompts"
+    demonstrations = f"{len(rows.sft.train):,} demonstrations"
+    if stage == "sft":
+        return f"imitates {demonstrations}, from {config.model.base}", lambda out: train_sft(*common, out)
+    if stage == "reward":
+        return f"learns to score from {pairs}, from SFT", lambda out: train_reward(*common, out, at["sft"])
+    if stage == "ppo":
+        line = f"{config.ppo.episodes:,} episodes over {prompts}, from SFT, scored by the reward model"
+        return line, lambda out: train_ppo(*common, out, at["sft"], at["reward"])
+    if stage == "dpo":
+        return f"learns from {pairs}, from SFT", lambda out: train_dpo(*common, out, at["sft"])
+    arms = ", ".join(name for name in ("sft", "dpo", "ppo") if name in done)
+    line = f"{arms} answer {min(config.compare.prompts, len(rows.prompts.held_out))} held-out prompts"
+    return line, lambda out: compare_arms(*common, out, done)
+
+
+@contextmanager
+def _few_threads(config: Config) -> Iterator[None]:
+    """One thread for the demo's tiny model: its matrices are too small to share, and threads that wait for each other
+    on a busy machine cost far more than they bring."""
+    import torch
+
+    threads = torch.get_num_threads()
+    if config.model.base == "demo" and not torch.cuda.is_available():
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _with_rows_on_disk(config: Config, place: Path) -> Config:
+    """The config with rows that were given in memory written to files, so that the run can be repeated from disk."""
+    stored = {}
+    for name in ("demonstrations", "preferences", "prompts"):
+        rows = getattr(config.data, name)
+        if isinstance(rows, list) or hasattr(rows, "column_names"):
+            place.mkdir(exist_ok=True)
+            lines = [json.dumps(dict(row), ensure_ascii=False) for row in rows]
+            write_text(place / f"{name}.jsonl", "\n".join(lines) + "\n")
+            stored[name] = str(place / f"{name}.jsonl")
+    return config.model_copy(update={"data": config.data.model_copy(update=stored)})
+
+
+def _finished(config: Config, folder: RunFolder) -> Run:
+    return Run(folder.path, {name: record for name in config.stages if (record := folder.stage(name)) is not None})
