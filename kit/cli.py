@@ -1,4 +1,4 @@
-"""The command line: kit run | check | compare. Heavy imports happen inside the commands, so that --help answers at once.
+"""The command line: kit run | check | compare. Heavy imports happen inside the commands: --help answers at once.
 
 Exit codes: 0 done, 2 the input is wrong, 3 a guard stopped the training, 130 interrupted, 1 our bug (with a traceback).
 """

@@ -73,12 +73,13 @@ def _curve(file: Path) -> list[dict]:
 def _facts(config: Config, base: Base, data: Encoded, stages: dict[str, StageRecord], judge: str) -> dict[str, str]:
     """How it was done, as label and text."""
     decoding = "greedy" if config.compare.temperature == 0 else f"sampled at temperature {config.compare.temperature}"
+    train, held_out = len(data.pairs.train), len(data.pairs.held_out)
     facts = {
         "Base model": f"{config.model.base}, {base.precision}",
         "Adapters": f"LoRA rank {config.lora.rank}, alpha {config.lora.alpha}, on {config.lora.targets}",
         "Start and reference": f"one SFT adapter, SHA-256 {stages['sft'].adapter_sha256[:16]}…, for every arm",
-        "Preference data": f"{len(data.pairs.train):,} pairs for training, {len(data.pairs.held_out):,} held out, split by prompt",
-        "Decoding": f"{decoding}, at most {config.data.max_response_tokens} tokens, one answer a prompt, seed {config.seed}",
+        "Preference data": f"{train:,} pairs for training, {held_out:,} held out, split by prompt",
+        "Decoding": f"{decoding}, at most {config.data.max_response_tokens} tokens, one answer each, seed {config.seed}",
         "Judge": {TRUTH: "the demo world's truth", REWARD_MODEL: "the reward model that PPO was trained on"}[judge],
         "Cost": "PPO's seconds hold the reward model's; SFT is shared and counted to no other arm",
     }

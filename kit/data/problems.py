@@ -35,6 +35,7 @@ class Problems:
         self._first: list[str] = []
 
     def add(self, where: str, text: str) -> None:
+        """Count one more problem; the first ones are kept to be shown."""
         self.count += 1
         if len(self._first) < SHOWN:
             self._first.append(f"  {where}: {text}")

@@ -174,7 +174,7 @@ def _batches(tokenizer: PreTrainedTokenizerFast, steps: int) -> list[tuple[Tenso
 
 def _texts_for_the_tokenizer() -> list[str]:
     """The words of the world often, common English once: the first become whole tokens, the second parts."""
-    things = [f" {thing} and {thing}" for members in words.THINGS.values() for thing in members]
+    things = [f" {thing} and {thing}" for members in (*words.THINGS.values(), words.FANCIES) for thing in members]
     phrases = [*words.LEADS, *words.FILLERS, *words.COURTESIES]
     world_often = [*things, *phrases, *(f" {phrase}" for phrase in phrases)] * 30
     return [*kind_of_prompt(), *world_often, *(f" {word} {word}" for word in words.ENGLISH)]

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kit.demo.scoring import is_courteous, kind_of_prompt, truth, words_of
-from kit.demo.words import COURTESIES, FILLERS, LEADS, THINGS
+from kit.demo.words import COURTESIES, FANCIES, FILLERS, LEADS, THINGS
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,9 @@ ANNOTATORS = (
 INDIFFERENT = 0.2
 """Answers whose impressions are closer than this, in score units, share a rank."""
 
+MADE_UP = 0.8
+"""The share of wrong things that exist in no kind; the others belong to another kind."""
+
 
 def write_answer(prompt: str, rng: random.Random, skill: float) -> str:
     """An answer as a writer of this `skill` (0 to 1) gives it: with mistakes, repeats, filler or no end."""
@@ -46,7 +49,7 @@ def write_answer(prompt: str, rng: random.Random, skill: float) -> str:
         elif rng.random() < 0.3 + 0.6 * skill:
             named.append(rng.choice([thing for thing in THINGS[kind] if thing not in named] or THINGS[kind]))
         else:
-            named.append(rng.choice(THINGS[rng.choice(others)]))
+            named.append(rng.choice(FANCIES if rng.random() < MADE_UP else THINGS[rng.choice(others)]))
     sentence = f"{rng.choice(LEADS)} {_in_words(named)}."
     courtesy = rng.choice(COURTESIES) + " " if rng.random() < 0.35 else ""
     fillers = rng.sample(FILLERS, rng.choices((0, 1, 2), weights=(55, 35, 10))[0])

@@ -3,7 +3,7 @@
 | what the answer does                                               | score units      |
 |--------------------------------------------------------------------|------------------|
 | names a thing of the kind asked for, at most three distinct ones   | +1.00 each       |
-| names a thing of another kind                                      | -1.00 each time  |
+| names a thing of another kind, or a made-up one                    | -1.00 each time  |
 | names a thing again                                                | -0.50 each time  |
 | names a fourth, fifth ... distinct thing of the kind               | -0.50 each       |
 | names nothing of the kind                                          | -1.00            |
@@ -18,7 +18,7 @@ The best answer scores 3.30; no answer scores below -5.00. A thing counts in the
 import re
 from functools import cache
 
-from kit.demo.words import COURTESIES, FILLERS, GREETINGS, LEADS, REQUESTS, THINGS
+from kit.demo.words import COURTESIES, FANCIES, FILLERS, GREETINGS, LEADS, REQUESTS, THINGS
 from kit.errors import DataError
 
 ASKED = 3  # things in every question
@@ -37,8 +37,8 @@ def words_of(text: str) -> list[str]:
 
 @cache
 def kind_of_thing() -> dict[str, tuple[str, str]]:
-    """Every thing, in plural and singular, to (its plural, its kind)."""
-    things = [(thing, kind) for kind, members in THINGS.items() for thing in members]
+    """Every thing, in plural and singular, to (its plural, its kind); the kind of what is made up is ''."""
+    things = [(thing, kind) for kind, members in (THINGS | {"": FANCIES}).items() for thing in members]
     singular = {thing.removesuffix("s"): (thing, kind) for thing, kind in things}
     return singular | {thing: (thing, kind) for thing, kind in things}
 

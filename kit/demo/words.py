@@ -25,6 +25,22 @@ THINGS: dict[str, tuple[str, ...]] = {
     "treasures of a pirate": ("rubies", "pearls", "crowns", "coins", "diamonds", "goblets", "rings"),
 }
 
+# What a writer without knowledge makes up; right for no question.
+FANCIES = (
+    "dragons",
+    "unicorns",
+    "goblins",
+    "ghosts",
+    "trolls",
+    "mermaids",
+    "wizards",
+    "zombies",
+    "giants",
+    "krakens",
+    "gnomes",
+    "vampires",
+)
+
 GREETINGS = (
     "",
     "Hello! ",

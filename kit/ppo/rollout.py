@@ -1,4 +1,4 @@
-"""How a rollout lies in memory: each row is its prompt and its response, padded on the right.
+"""Which prompts a rollout takes, and how it lies in memory: each row is prompt and response, padded on the right.
 
 With no padding before a token, its position is its index: log-probabilities do not depend on the padding, for any
 kind of position embedding (TRL #6800: left-padded forwards without position ids).
@@ -6,11 +6,13 @@ kind of position embedding (TRL #6800: left-padded forwards without position ids
 Shapes: b responses, s tokens of prompt + response, r tokens of the longest response.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.data import Sampler
 
 
 @dataclass(frozen=True)
@@ -61,3 +63,29 @@ def response_labels(input_ids: Tensor, predictor: Tensor, mask: Tensor) -> Tenso
     rows = torch.arange(len(input_ids), device=input_ids.device)[:, None].expand_as(predictor)[mask.bool()]
     labels[rows, positions] = input_ids[rows, positions]
     return labels
+
+
+class PromptOrder(Sampler[int]):
+    """Indices of the prompts of all rollouts of a run, in one pass: shuffled again whenever all have been used.
+
+    The trainer draws a rollout's batch once for each of its micro-batches, so each rollout's indices are repeated. The
+    order depends on the seed alone: a resumed run skips to its place and finds the prompts it would have had. (TRL's
+    RepeatSampler begins its first epoch's order anew, and leaves out the remainder of every epoch.)
+    """
+
+    def __init__(self, prompts: int, rollouts: int, rollout_size: int, repeats: int, seed: int) -> None:
+        self.prompts, self.rollouts, self.rollout_size, self.repeats = prompts, rollouts, rollout_size, repeats
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return self.rollouts * self.rollout_size * self.repeats
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(self.seed)
+        waiting: list[int] = []
+        for _ in range(self.rollouts):
+            while len(waiting) < self.rollout_size:
+                waiting += torch.randperm(self.prompts, generator=generator).tolist()
+            rollout, waiting = waiting[: self.rollout_size], waiting[self.rollout_size :]
+            for _ in range(self.repeats):
+                yield from rollout

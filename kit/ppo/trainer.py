@@ -25,7 +25,7 @@ from kit.models.generation import pad_rows
 from kit.models.roles import Roles
 from kit.ppo import math as ppo_math
 from kit.ppo.config import PPOConfig
-from kit.ppo.rollout import Rollout, lay_out, response_labels
+from kit.ppo.rollout import PromptOrder, Rollout, lay_out, response_labels
 
 
 class PPOTrainer(RLOOTrainer):
@@ -55,6 +55,8 @@ class PPOTrainer(RLOOTrainer):
         reward_funcs: list[Callable] | None = None,
         callbacks: list | None = None,
     ) -> None:
+        if args.max_steps <= 0:
+            raise ValueError("PPO is measured in rollouts: set max_steps to rollouts x num_ppo_epochs x mini-batches")
         if len(train_dataset) < args.generation_batch_size:
             raise DataError(
                 f"PPO: {len(train_dataset)} prompts, but one rollout takes {args.generation_batch_size}; give more "
@@ -74,7 +76,22 @@ class PPOTrainer(RLOOTrainer):
             raise DataError("PPO: the pad token also ends a turn; give the tokenizer a pad token of its own")
         self._rollout: Rollout | None = None
         self._slices: list[dict[str, Tensor]] = []
-        self._episodes = 0
+
+    @property
+    def _steps_per_rollout(self) -> int:
+        """Optimizer steps between two rollouts."""
+        mini_batches = self.args.steps_per_generation // self.args.gradient_accumulation_steps
+        return self.args.num_ppo_epochs * mini_batches
+
+    def _get_train_sampler(self, dataset: Dataset | None = None) -> PromptOrder:
+        """The prompts of the whole run as one pass, so that a resumed run finds its place."""
+        return PromptOrder(
+            prompts=len(self.train_dataset if dataset is None else dataset),
+            rollouts=-(-self.args.max_steps // self._steps_per_rollout),
+            rollout_size=self.args.generation_batch_size,
+            repeats=self.args.num_ppo_epochs * self.args.steps_per_generation,
+            seed=self.args.seed,
+        )
 
     # --- rollout: sample, score, estimate advantages ------------------------------------------------------------
 
@@ -127,7 +144,6 @@ class PPOTrainer(RLOOTrainer):
             rewards = ppo_math.masked_whiten(rewards, mask, shift_mean=False)
         advantages = ppo_math.advantages_gae(rewards, values, mask, self.args.gamma, self.args.lam)
         returns = advantages + values * mask
-        self._episodes += len(prompts)
         self._note(
             {
                 "objective/scores": raw_scores.mean(),
@@ -138,7 +154,7 @@ class PPOTrainer(RLOOTrainer):
                 "val/mean": ppo_math.masked_mean(values, mask),
                 "lengths/mean": mask.sum(1).float().mean(),
                 "eos_rate": ended.float().mean(),
-                "episode": torch.tensor(float(self._episodes)),
+                "episode": (self.state.global_step // self._steps_per_rollout + 1) * len(prompts),
             }
             | {f"rewards/{n}": by_function[:, i].mean() for i, n in enumerate(self.reward_func_names)}
         )
@@ -243,7 +259,7 @@ class PPOTrainer(RLOOTrainer):
                 "Lower ppo.learning_rate, raise ppo.kl_coef, and check the reward model's scores"
             )
 
-    def _note(self, metrics: dict[str, Tensor]) -> None:
+    def _note(self, metrics: dict[str, Tensor | float]) -> None:
         """Add to the metrics of the next log line, which holds their means."""
         for name, value in metrics.items():
             self._metrics["train"][name].append(float(value))
@@ -264,6 +280,6 @@ class PPOTrainer(RLOOTrainer):
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """A checkpoint at a rollout boundary; elsewhere a resumed run would use half a rollout."""
-        if self._step % (self.args.steps_per_generation * self.args.num_ppo_epochs):
+        if self.state.global_step % self._steps_per_rollout:
             raise ValueError("save_steps must be a multiple of num_ppo_epochs x mini-batches per rollout")
         super(RLOOTrainer, self)._save_checkpoint(model, trial)  # past RLOO's model card, which every stage has anyway

@@ -1,0 +1,75 @@
+"""What PPO takes from TRL: the methods it overrides or calls. Raising TRL's bound is a run of this file."""
+
+import inspect
+
+import pytest
+from trl import DPOTrainer, RewardConfig, RLOOConfig, RLOOTrainer, SFTConfig
+from trl.trainer import reward_trainer, sft_trainer
+
+from kit.ppo.config import PPOConfig
+
+OVERRIDDEN = {
+    "_prepare_inputs": ["self", "generation_batch"],
+    "_generate_and_score_completions": ["self", "inputs"],
+    "_generate_single_turn": ["self", "prompt_ids", "images", "multimodal_fields"],
+    "_get_train_sampler": ["self", "dataset"],
+    "_compute_loss": ["self", "model", "inputs"],
+    "log": ["self", "logs", "start_time"],
+    "_save": ["self", "output_dir", "state_dict"],
+    "_load_from_checkpoint": ["self", "resume_from_checkpoint", "model"],
+    "_save_checkpoint": ["self", "model", "trial"],
+}
+CALLED = {
+    "_generate": ["self", "prompts"],
+    "_calculate_rewards": ["self", "inputs", "prompts", "completions", "completion_ids_list"],
+}
+
+
+class TestRLOOTrainer:
+    @pytest.mark.parametrize("name", [*OVERRIDDEN, *CALLED])
+    def test_has_the_method_with_the_arguments_ppo_relies_on(self, name):
+        wanted = (OVERRIDDEN | CALLED)[name]
+        assert list(inspect.signature(getattr(RLOOTrainer, name)).parameters) == wanted
+
+    def test_generation_hands_back_prompt_ids_completion_ids_and_completions(self):
+        assert "return prompt_ids, completion_ids, completions" in inspect.getsource(RLOOTrainer._generate)
+
+    def test_copies_adapter_default_to_a_frozen_ref(self):
+        assert 'model.add_adapter("ref", default_config)' in inspect.getsource(RLOOTrainer.__init__)
+
+    def test_compute_loss_leads_to_the_method_ppo_overrides(self):
+        assert "return self._compute_loss(model, inputs)" in inspect.getsource(RLOOTrainer.compute_loss)
+
+
+class TestRLOOConfig:
+    def test_refuses_one_generation_as_its_very_last_check(self):
+        source = inspect.getsource(RLOOConfig.__post_init__)
+        last = source[source.rindex("if self.num_generations < 2") :]
+        assert "at least 2 generations" in last and last.count("raise ") == 1
+
+    def test_ppo_passes_that_check_and_keeps_the_others(self, tmp_path):
+        fine = {"output_dir": str(tmp_path), "use_cpu": True, "bf16": False, "per_device_train_batch_size": 4}
+        assert PPOConfig(**fine, generation_batch_size=8).steps_per_generation == 2
+        with pytest.raises(ValueError, match="divisible"):
+            PPOConfig(**fine, generation_batch_size=6)
+
+    def test_ppo_maps_its_names_to_rloos(self, tmp_path):
+        args = PPOConfig(str(tmp_path), use_cpu=True, bf16=False, kl_coef=0.3, num_ppo_epochs=7, cliprange=0.11)
+        assert (args.beta, args.num_iterations, args.epsilon) == (0.3, 7, 0.11)
+
+
+class TestTokenIds:
+    def test_sft_takes_rows_that_are_ids_already(self):
+        assert 'is_processed = "input_ids" in column_names' in inspect.getsource(
+            sft_trainer.SFTTrainer._prepare_dataset
+        )
+
+    def test_reward_takes_rows_that_are_ids_already(self):
+        source = inspect.getsource(reward_trainer.RewardTrainer._prepare_dataset)
+        assert '"chosen_ids" in column_names and "rejected_ids" in column_names' in source
+
+    def test_dpo_prepares_its_rows_in_the_method_the_kit_overrides(self):
+        assert list(inspect.signature(DPOTrainer._prepare_dataset).parameters)[:2] == ["self", "dataset"]
+
+    def test_lengths_can_be_left_to_the_kit(self):
+        assert {"max_length"} <= set(SFTConfig.__dataclass_fields__) & set(RewardConfig.__dataclass_fields__)
