@@ -9,11 +9,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, ValidationInfo, field_validator
 
 STAGES = ("sft", "reward", "ppo", "dpo", "compare")
 NEEDS = {"sft": (), "reward": ("sft",), "ppo": ("sft", "reward"), "dpo": ("sft",), "compare": ("sft",)}
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+TRACKERS = ("none", "wandb", "tensorboard", "trackio")
 
 
 def _no_boolean(value: Any) -> Any:
@@ -37,10 +38,39 @@ def _auto_or_count(value: Any) -> Any:
 MicroBatch = Annotated[Any, BeforeValidator(_auto_or_count)]
 
 
+def _text_or_texts(value: Any) -> Any:
+    """One name or a list of names; one message for both."""
+    texts = value if isinstance(value, list) else [value]
+    if texts and all(isinstance(text, str) and text for text in texts):
+        return value
+    raise ValueError(f"a name or a list of names is wanted, found {value!r}")
+
+
+def _trackers(value: Any) -> Any:
+    """Trackers the kit knows; transformers would refuse another one only when the first stage starts."""
+    unknown = [name for name in ([value] if isinstance(value, str) else _text_or_texts(value)) if name not in TRACKERS]
+    if unknown:
+        raise ValueError(f"one or more of {', '.join(TRACKERS)} is wanted, found {unknown[0]!r}")
+    return value
+
+
+Texts = Annotated[str | list[str], BeforeValidator(_text_or_texts)]
+Trackers = Annotated[str | list[str], BeforeValidator(_trackers)]
+
+
 class Settings(BaseModel):
     """Base of all settings: unknown keys are refused, values cannot change afterwards, NaN is no number."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, arbitrary_types_allowed=True)
+
+
+def _absolute(text: str) -> str:
+    """The absolute path of what exists here; anything else (`demo`, a hub id, a mistake) as it stands."""
+    try:
+        path = Path(text).expanduser()
+        return str(path.resolve()) if text != "demo" and path.exists() else text
+    except (OSError, RuntimeError, ValueError):  # too long for a path, a home that nobody has, a NUL character
+        return text
 
 
 class ModelSettings(Settings):
@@ -59,7 +89,7 @@ class ModelSettings(Settings):
     @classmethod
     def _absolute_if_local(cls, base: str) -> str:
         """A folder is kept as an absolute path, so that adapters load from any working directory."""
-        return str(Path(base).expanduser().resolve()) if base != "demo" and Path(base).expanduser().is_dir() else base
+        return _absolute(base)
 
 
 class LoraSettings(Settings):
@@ -68,7 +98,7 @@ class LoraSettings(Settings):
     rank: Int = Field(16, ge=1, le=1024, description="Rank of the update; parameters grow in proportion.")
     alpha: Float = Field(32, gt=0, description="The update is scaled by alpha / rank.")
     dropout: Float = Field(0.05, ge=0, lt=1, description="Dropout on the adapter's input; SFT only, as in TRL.")
-    targets: str | list[str] = Field("all-linear", description="Module names to adapt, or all-linear (never the head).")
+    targets: Texts = Field("all-linear", description="Module names to adapt, or all-linear (never the head).")
 
 
 class SourceSettings(Settings):
@@ -86,8 +116,7 @@ def _source(value: Any) -> Any:
         value = SourceSettings(**value).model_dump()
         return {**value, "path": _source(value["path"])}
     if isinstance(value, str):
-        local = Path(value).expanduser()
-        return str(local.resolve()) if value != "demo" and local.exists() else value
+        return _absolute(value)
     if value is None or isinstance(value, list) or hasattr(value, "column_names"):
         return value
     if isinstance(value, Path):
@@ -117,15 +146,16 @@ class TrainerSettings(Settings):
     micro_batch_size: MicroBatch = Field(
         "auto", description="Examples in memory at once; divides batch_size; trades memory for time, nothing else."
     )
-    trl: dict[str, Any] = Field(default_factory=dict, description="Further arguments of the stage's TRL config.")
+    trl: dict[str, JsonValue] = Field(default_factory=dict, description="Further arguments of the stage's TRL config.")
 
-    @model_validator(mode="after")
-    def _micro_divides_batch(self) -> "TrainerSettings":
-        micro, batch = self.micro_batch_size, self.batch_size
-        if micro != "auto" and batch % micro:
+    @field_validator("micro_batch_size")
+    @classmethod
+    def _divides_batch_size(cls, micro: Any, others: ValidationInfo) -> Any:
+        batch = others.data.get("batch_size")  # absent where it has a problem of its own
+        if micro != "auto" and batch and batch % micro:
             divisors = [d for d in range(1, batch + 1) if batch % d == 0]
-            raise ValueError(f"micro_batch_size {micro} does not divide batch_size {batch}; possible: {divisors}")
-        return self
+            raise ValueError(f"{micro} does not divide batch_size {batch}; possible: {divisors}")
+        return micro
 
 
 class EpochSettings(TrainerSettings):
@@ -214,7 +244,7 @@ class Config(Settings):
     ppo: PPOSettings = PPOSettings()
     dpo: DPOSettings = DPOSettings()
     compare: CompareSettings = CompareSettings()
-    report_to: str | list[str] = Field("none", description="Trackers: wandb, tensorboard, trackio, or none.")
+    report_to: Trackers = Field("none", description="Trackers: wandb, tensorboard, trackio, or none.")
 
     @field_validator("stages")
     @classmethod

@@ -1,6 +1,7 @@
 """Reading a configuration: YAML with line numbers, overrides, and every problem in one message."""
 
 import difflib
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,12 +9,30 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from kit.config import Config
+from kit.config import Config, SourceSettings
 from kit.errors import ConfigError
 
 KeyPath = tuple[str | int, ...]
 Problem = tuple[KeyPath, str]
 MAX_BYTES = 1_000_000
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML as people write it: 1e-4 is a number (YAML 1.2; PyYAML reads a text), 2024-01-01 a text (not a date)."""
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes the texts that `_Loader` would read as numbers."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":timestamp")]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+for _class in (_Loader, _Dumper):
+    _class.add_implicit_resolver(
+        "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+    )
 
 
 def load_config(
@@ -35,7 +54,7 @@ def load_config(
         _assign(raw, path, value, origin, f"override `{text}`")
     for name, value in settings.items():
         for path, leaf in _leaves(tuple(name.split(".")), value):
-            _assign(raw, path, leaf, origin, f"keyword {'.'.join(map(str, path))}")
+            _assign(raw, path, leaf, origin, "keyword argument")
 
     problems: list[Problem] = []
     config = None
@@ -56,7 +75,7 @@ def load_config(
 
 def dump_config(config: Config) -> str:
     """The resolved configuration as YAML, one that `load_config` reads back unchanged."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+    return yaml.dump(config.model_dump(mode="json"), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
@@ -76,6 +95,10 @@ def _read(source: str | Path | Mapping | Config) -> tuple[str, dict, dict[KeyPat
     if isinstance(source, Mapping):
         return "config", _copy(source), {}
     path = Path(source).expanduser()
+    if path.is_dir():
+        names = sorted(p.name for p in path.glob("*.y*ml"))[:3]
+        hint = f", e.g. {path / names[0]}" if names else ""
+        raise ConfigError(f"{path}: is a folder; name the YAML file in it{hint}")
     if not path.is_file():
         folder = path.parent if path.parent.is_dir() else Path(".")
         near = difflib.get_close_matches(path.name, [p.name for p in folder.glob("*.y*ml")], n=3)
@@ -85,19 +108,23 @@ def _read(source: str | Path | Mapping | Config) -> tuple[str, dict, dict[KeyPat
         raise ConfigError(f"{path}: {path.stat().st_size:,} bytes; a configuration has at most {MAX_BYTES:,}")
     try:
         text = path.read_text(encoding="utf-8-sig")
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
-            raise ConfigError(f"{path}: YAML aliases (*name) are not allowed; write the value out")
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        for event in yaml.parse(text, Loader=_Loader):
+            if isinstance(event, yaml.AliasEvent) and event.start_mark is not None:
+                line = event.start_mark.line + 1
+                raise ConfigError(f"{path}:{line}: YAML aliases (*{event.anchor}) are not allowed; write the value out")
+        node = yaml.compose(text, Loader=_Loader)
         lines: dict[KeyPath, int] = {}
         duplicates = _index(node, (), lines) if node is not None else []
-        raw = yaml.safe_load(text) if not duplicates else {}
+        raw = yaml.load(text, Loader=_Loader) if not duplicates else {}
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: not UTF-8 text (byte {error.start})") from None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        raise ConfigError(f"{path}:{mark.line + 1 if mark else 1}: not valid YAML: {error.problem}") from None
-    except (yaml.YAMLError, RecursionError) as error:
-        raise ConfigError(f"{path}: not valid YAML: {error}") from None
+        hint = "; indent with spaces, not tabs" if "'\\t'" in (error.problem or "") else ""
+        what = ", ".join(filter(None, (error.context, error.problem)))
+        raise ConfigError(f"{path}:{mark.line + 1 if mark else 1}: not valid YAML: {what}{hint}") from None
+    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
+        raise ConfigError(f"{path}: cannot be read as YAML: {error}") from None
     if duplicates:
         raise ConfigError("\n".join(f"{path}:{line} {_dotted(key)}: key given twice" for key, line in duplicates))
     if raw is None:
@@ -113,6 +140,8 @@ def _index(node: yaml.Node, path: KeyPath, lines: dict[KeyPath, int]) -> list[tu
     if isinstance(node, yaml.MappingNode):
         seen = set()
         for key, value in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.MarkedYAMLError(problem="a key must be a plain word", problem_mark=key.start_mark)
             inner = (*path, key.value)
             if inner in seen:
                 duplicates.append((inner, key.start_mark.line + 1))
@@ -139,8 +168,8 @@ def _parse_override(text: str) -> tuple[KeyPath, Any]:
     if not separator or not key.strip():
         raise ConfigError(f"override `{text}`: key.path=value is wanted, e.g. ppo.kl_coef=0.1")
     try:
-        return tuple(key.strip().split(".")), yaml.safe_load(value)
-    except yaml.YAMLError:
+        return tuple(key.strip().split(".")), yaml.load(value, Loader=_Loader)
+    except (ValueError, yaml.YAMLError):
         return tuple(key.strip().split(".")), value
 
 
@@ -163,9 +192,30 @@ def _assign(raw: dict, path: KeyPath, value: Any, origin: dict[KeyPath, str], la
 
 # --- telling what is wrong -------------------------------------------------------------------------------------
 
+_WANTED = {  # pydantic's error type: what is wanted, where its own words would not help
+    "dict_type": "a mapping (key: value)",
+    "float_parsing": "a number",
+    "float_type": "a number",
+    "int_from_float": "a whole number",
+    "int_parsing": "a whole number",
+    "int_type": "a whole number",
+    "invalid_key": "a word as key",
+    "invalid-json-value": "a number, a text, true, false, null, a list or a mapping",
+    "list_type": "a list",
+    "model_type": "a mapping (key: value)",
+    "string_pattern_mismatch": "at most 64 letters, digits, '.', '_', '-', the first a letter or digit,",
+    "string_too_short": "a text that is not empty",
+    "string_type": "a text",
+    "too_short": "at least one",
+}
+
 
 def _place(path: KeyPath, label: str, lines: dict[KeyPath, int], origin: dict[KeyPath, str]) -> str:
     """Where a problem stands: the override that made it, else file:line of the nearest key, else the label."""
+    if path not in lines:
+        inside = next((text for made, text in origin.items() if made[: len(path)] == path), None)
+        if inside is not None:
+            return inside
     for length in range(len(path), 0, -1):
         if path[:length] in origin:
             return origin[path[:length]]
@@ -185,21 +235,30 @@ def _dotted(path: KeyPath) -> str:
 
 def _explain(error: Any) -> Problem:
     """One pydantic error in the kit's words."""
-    path = error["loc"]
+    path = error["loc"][:3] if error["loc"][1:2] == ("trl",) else error["loc"]  # below stand pydantic's own marks
     if error["type"] == "extra_forbidden":
         known = _fields_at(path[:-1])
         return path, f"unknown key{did_you_mean(str(path[-1]), known)}" if known else "unknown key"
-    text = error["msg"].removeprefix("Value error, ").removeprefix("Input should be ").split(", unable")[0]
-    found = error.get("input")
-    shown = repr(found) if isinstance(found, (str, int, float, bool, type(None))) else type(found).__name__
-    if error["type"] == "value_error":
-        return path, text
-    wanted = text if error["type"] != "string_pattern_mismatch" else "letters, digits, '.', '_', '-'; at most 64"
-    return path, f"{wanted} is wanted, found {shown}"
+    text = error["msg"].removeprefix("Value error, ")
+    if error["type"] in ("value_error", "missing"):
+        return path, text if error["type"] == "value_error" else "is missing"
+    wanted = _WANTED.get(error["type"], text.removeprefix("Input should be "))
+    return path, f"{wanted} is wanted, found {_found(error.get('input'))}"
+
+
+def _found(value: Any) -> str:
+    """A value in a message: itself where it is short, else what it is."""
+    if value is None or (isinstance(value, (list, dict)) and not value):
+        return "nothing"
+    if isinstance(value, (str, int, float)):
+        return repr(value)
+    return {"dict": "a mapping", "list": "a list"}.get(type(value).__name__, type(value).__name__)
 
 
 def _fields_at(path: KeyPath) -> list[str]:
     """Names of the settings below `path`; empty where there is no settings model."""
+    if path[:1] == ("data",) and len(path) == 2:
+        return list(SourceSettings.model_fields)
     model: Any = Config
     for part in path:
         field = model.model_fields.get(str(part)) if isinstance(model, type) and issubclass(model, BaseModel) else None

@@ -110,6 +110,15 @@ class TestAnUpdate:
         assert not moved(before, after, "base") and not moved(before, after, ".ref.")
         assert not moved(before, after, ".reward.")
 
+    def test_leaves_the_reference_the_sft_policy_that_the_kl_is_measured_from(self, tmp_path):
+        ppo = trainer(tmp_path, rollouts=1)
+        ppo.train()
+        rollout = first_rollout(ppo)
+        untouched = trainer(tmp_path)
+        sft, _ = untouched._logps_and_entropy(rollout.rows(torch.arange(8)))
+        torch.testing.assert_close(rollout.ref_logps, sft.detach(), rtol=1e-4, atol=1e-5)
+        assert ((rollout.logps - rollout.ref_logps).abs() * rollout.mask).max() > 1e-2
+
     def test_with_learning_rate_0_the_ratio_stays_1_through_all_epochs(self, tmp_path):
         ppo = trainer(tmp_path, learning_rate=1e-30, rollouts=2)
         ppo.train()

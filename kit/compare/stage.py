@@ -7,7 +7,6 @@ from kit import notices
 from kit.compare.answers import answer_all, choose_prompts
 from kit.compare.report import write_report
 from kit.compare.result import REWARD_MODEL, TRUTH, build_metrics
-from kit.compare.table import verdict_sentence
 from kit.config import Config
 from kit.demo.world import truth_of_messages
 from kit.errors import ConfigError, DataError
@@ -56,7 +55,7 @@ def compare_arms(config: Config, data: Encoded, base: Base, out: Path, stages: d
     metrics = build_metrics(arms, prompts, judge, config.seed)
     curves = {name: _curve(record.path / "metrics.jsonl") for name, record in stages.items()}
     write_report(out, metrics, [p.messages for p in prompts], arms, curves, _facts(config, base, data, stages, judge))
-    return StageResult(metrics, verdict_sentence(metrics))
+    return StageResult(metrics, f"{len(arms)} arms, {len(prompts)} answers each")
 
 
 def _cost(name: str, stages: dict[str, StageRecord]) -> tuple[float, int | None]:

@@ -4,7 +4,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from kit.demo.scoring import is_courteous, kind_of_prompt, truth, words_of
+from kit.demo.scoring import is_courteous, kind_of_prompt, padding_cost, truth, words_of
 from kit.demo.words import COURTESIES, FANCIES, FILLERS, LEADS, THINGS
 
 
@@ -20,20 +20,20 @@ class Annotator:
     def impression(self, prompt: str, answer: str, rng: random.Random) -> float:
         """What this person feels `answer` is worth: the truth, the person's taste, and chance."""
         taste = self.per_word * len(words_of(answer)) + self.per_courtesy * is_courteous(answer)
-        return truth(prompt, answer) + taste + rng.gauss(0, self.noise)
+        return truth(prompt, answer) - padding_cost(answer) + taste + rng.gauss(0, self.noise)
 
 
 ANNOTATORS = (
-    Annotator("Ada", noise=0.4),
-    Annotator("Ben", noise=0.5, per_word=0.25),
-    Annotator("Cleo", noise=0.5, per_courtesy=0.7),
-    Annotator("Dan", noise=1.0),
-    Annotator("Eve", noise=0.5, per_word=0.25),
+    Annotator("Ada", noise=0.7),
+    Annotator("Ben", noise=0.8, per_word=0.25),
+    Annotator("Cleo", noise=0.8, per_courtesy=0.7),
+    Annotator("Dan", noise=1.4),
+    Annotator("Eve", noise=0.8, per_word=0.25),
 )
 INDIFFERENT = 0.2
 """Answers whose impressions are closer than this, in score units, share a rank."""
 
-MADE_UP = 0.8
+MADE_UP = 0.85
 """The share of wrong things that exist in no kind; the others belong to another kind."""
 
 
@@ -52,7 +52,7 @@ def write_answer(prompt: str, rng: random.Random, skill: float) -> str:
             named.append(rng.choice(FANCIES if rng.random() < MADE_UP else THINGS[rng.choice(others)]))
     sentence = f"{rng.choice(LEADS)} {_in_words(named)}."
     courtesy = rng.choice(COURTESIES) + " " if rng.random() < 0.35 else ""
-    fillers = rng.sample(FILLERS, rng.choices((0, 1, 2), weights=(55, 35, 10))[0])
+    fillers = rng.sample(FILLERS, rng.choices((0, 1, 2, 3), weights=(45, 30, 17, 8))[0])
     answer = " ".join([courtesy + sentence, *fillers])
     if rng.random() < 0.12 * (1 - skill):
         answer = " ".join(answer.split()[: -rng.randint(1, 3)]).rstrip(",.!")

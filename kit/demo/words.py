@@ -7,21 +7,15 @@ scored by looking its words up (`kit.demo.world.truth`).
 THINGS: dict[str, tuple[str, ...]] = {
     "animals that live in the sea": ("whales", "crabs", "seals", "sharks", "dolphins", "squids", "lobsters"),
     "animals that live on a farm": ("cows", "pigs", "goats", "hens", "donkeys", "lambs", "turkeys"),
-    "animals that live in the jungle": ("tigers", "monkeys", "parrots", "gorillas", "pythons", "jaguars", "toucans"),
     "insects with wings": ("bees", "moths", "wasps", "beetles", "crickets", "hornets", "ladybirds"),
     "sweet fruits": ("apples", "pears", "plums", "melons", "bananas", "grapes", "mangos"),
-    "vegetables for a soup": ("carrots", "onions", "leeks", "turnips", "beans", "lentils", "pumpkins"),
     "things to bake": ("cakes", "muffins", "waffles", "biscuits", "tarts", "scones", "buns"),
     "things in a kitchen": ("spoons", "pans", "kettles", "forks", "ovens", "plates", "ladles"),
     "tools for a garden": ("rakes", "spades", "hoses", "shears", "buckets", "barrows", "trowels"),
     "musical instruments": ("flutes", "drums", "violins", "harps", "trumpets", "guitars", "pianos"),
-    "things that can fly": ("kites", "rockets", "gliders", "balloons", "jets", "drones", "arrows"),
     "things with wheels": ("cars", "trams", "tractors", "scooters", "wagons", "trucks", "prams"),
     "clothes for winter": ("coats", "mittens", "boots", "hats", "jumpers", "socks", "shawls"),
-    "pieces of furniture": ("chairs", "sofas", "desks", "beds", "stools", "cupboards", "wardrobes"),
     "toys for children": ("dolls", "puppets", "marbles", "puzzles", "robots", "skittles", "rattles"),
-    "jobs in a town": ("bakers", "nurses", "teachers", "barbers", "plumbers", "judges", "painters"),
-    "trees of the forest": ("oaks", "pines", "birches", "maples", "elms", "willows", "cedars"),
     "treasures of a pirate": ("rubies", "pearls", "crowns", "coins", "diamonds", "goblets", "rings"),
 }
 
@@ -61,6 +55,10 @@ REQUESTS = (
     "Please give me three {kind}.",
     "Which three {kind} do you know?",
     "Tell me about three {kind}.",
+    "Do you know three {kind}?",
+    "Think of three {kind}, please.",
+    "I am looking for three {kind}.",
+    "Write down three {kind} for me.",
 )
 
 COURTESIES = ("Sure!", "Gladly!", "Of course!", "With pleasure!")

@@ -7,7 +7,7 @@ PPO puts it (TRL issues #1702, #5338; a template that writes a newline after the
 """
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,15 +77,26 @@ class Encoded:
 def encode_data(data: Data, codec: Codec, settings: DataSettings) -> Encoded:
     """Every row as ids within the configured lengths; what was shortened, cut or dropped is counted in the notes.
 
-    Raises DataError where a part of the data has nothing left.
+    Raises DataError where a part of the data has nothing left, or where the chat template refuses a row (some know no
+    system turn).
     """
+    from jinja2 import TemplateError
+
     notes: list[str] = []
 
     def encode(rows: Split, what: str, one: Callable[[Any, Counter], Any]) -> Split:
         counts: Counter = Counter()
-        out = Split(
-            *([e for row in part if (e := one(row, counts)) is not None] for part in (rows.train, rows.held_out))
-        )
+
+        def kept(part: list) -> Iterator[Any]:
+            for row in part:
+                try:
+                    ids = one(row, counts)
+                except TemplateError as error:
+                    raise DataError(f"{row.where}: the model's chat template refuses this row: {error}") from None
+                if ids is not None:
+                    yield ids
+
+        out = Split(list(kept(rows.train)), list(kept(rows.held_out)))
         total = len(rows.train) + len(rows.held_out)
         notes.extend(f"{what}: {n:,} of {total:,} {reason}" for reason, n in sorted(counts.items()))
         if rows.train and not out.train:
@@ -106,29 +117,27 @@ def encode_data(data: Data, codec: Codec, settings: DataSettings) -> Encoded:
             counts[f"shortened: oldest turns left out to fit {settings.max_prompt_tokens} tokens"] += 1
         return fitting
 
-    def response(start: EncodedPrompt, text: str, counts: Counter) -> list[int]:
-        ids = codec.response(start.messages, text)
-        if len(ids) > settings.max_response_tokens:
+    def responses(start: EncodedPrompt, counts: Counter, *texts: str) -> list[list[int]]:
+        whole = [codec.response(start.messages, text) for text in texts]
+        if any(len(ids) > settings.max_response_tokens for ids in whole):
             counts[f"cut: a response is over {settings.max_response_tokens} tokens, its end is not learnt"] += 1
-        return ids[: settings.max_response_tokens]
+        return [ids[: settings.max_response_tokens] for ids in whole]
 
     def pair(row: Pair, counts: Counter) -> dict | None:
         start = prompt(row.prompt, counts, row.chosen, row.rejected)
         if start is None:
             return None
-        ids = {"prompt_ids": start.ids} | {
-            f"{side}_ids": response(start, getattr(row, side), counts) for side in ("chosen", "rejected")
-        }
-        if ids["chosen_ids"] == ids["rejected_ids"]:
+        chosen, rejected = responses(start, counts, row.chosen, row.rejected)
+        if chosen == rejected:
             counts["dropped: chosen equals rejected as far as they are used"] += 1
             return None
-        return ids
+        return {"prompt_ids": start.ids, "chosen_ids": chosen, "rejected_ids": rejected}
 
     def demonstration(row: Any, counts: Counter) -> dict | None:
         start = prompt(row.prompt, counts, row.response)
         if start is None:
             return None
-        ids = response(start, row.response, counts)
+        (ids,) = responses(start, counts, row.response)
         return {"input_ids": start.ids + ids, "labels": [IGNORE] * len(start.ids) + ids}
 
     def bare(row: Prompt, counts: Counter) -> EncodedPrompt | None:

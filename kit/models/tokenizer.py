@@ -5,6 +5,7 @@ end-of-turn is among the ids that end a response; a text comes back unchanged; a
 template gets one that needs no new token, and it is saved with every adapter.
 """
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,10 @@ DEFAULT_CHAT_TEMPLATE = (
     "{%- endif -%}{%- endfor -%}"
     "{%- if add_generation_prompt -%}{{ 'Assistant:' }}{%- endif -%}"
 )
-_PAD_NAMES = ("<|finetune_right_pad_id|>", "<|pad|>", "<pad>", "[PAD]", "<|endoftext|>", "<unk>", "[UNK]")
+_PAD_NAMES = (
+    "<|finetune_right_pad_id|>", "<|fim_pad|>", "<|pad|>", "<pad>", "[PAD]", "<|endoftext|>", "<unk>", "[UNK]",
+)  # fmt: skip
+_CONNECT_SECONDS = 5.0
 _NUL = "\u0100"  # how byte-level BPE writes the byte 0, which no text of ours holds
 _ROUND_TRIP = (
     "Hello, world! It's 3:45 p.m., isn't it?",
@@ -40,9 +44,10 @@ def load_tokenizer(settings: ModelSettings, base: str | Path) -> Any:
     """
     from transformers import AutoConfig, AutoTokenizer
 
+    where = {"revision": settings.revision, "local_files_only": not hub_answers(settings, base)}
     try:
-        config = AutoConfig.from_pretrained(base, revision=settings.revision, trust_remote_code=False)
-        tokenizer = AutoTokenizer.from_pretrained(base, revision=settings.revision, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(base, trust_remote_code=False, **where)
+        tokenizer = AutoTokenizer.from_pretrained(base, trust_remote_code=False, **where)
     except Exception as error:
         raise model_error(settings, error) from None
     if tokenizer.eos_token_id is None:
@@ -58,10 +63,32 @@ def load_tokenizer(settings: ModelSettings, base: str | Path) -> Any:
     if not tokenizer.chat_template:
         tokenizer.chat_template = DEFAULT_CHAT_TEMPLATE
         notices.say(f"{settings.base} has no chat template: a plain one (User: … Assistant: …) is used and saved")
-    if tokenizer.pad_token_id is None or tokenizer.pad_token_id in end_of_turn_ids(tokenizer):
-        _choose_pad(tokenizer, rows, settings)
+    stops = _end_of_turn_ids_checked(tokenizer, settings, _generation_stops(base, where, config))
+    if tokenizer.pad_token_id is None or tokenizer.pad_token_id in stops:
+        _choose_pad(tokenizer, rows, settings, stops)
     _check_round_trip(tokenizer, settings)
     return tokenizer
+
+
+def hub_answers(settings: ModelSettings, base: str | Path) -> bool:
+    """Whether the hub can be asked about the model; False at once without a connection: then the cache must serve.
+
+    Asked first because transformers 5 alone retries for 24 s a file without a connection.
+    """
+    import huggingface_hub
+    from huggingface_hub import errors
+
+    if Path(base).exists():
+        return False
+    try:
+        huggingface_hub.HfApi().model_info(str(base), revision=settings.revision, timeout=_CONNECT_SECONDS)
+    except errors.HFValidationError:
+        return False
+    except errors.HfHubHTTPError as error:
+        return error.response.status_code < 500  # it refuses: transformers will say so
+    except Exception:  # offline mode, no route, no name, timeout: each HTTP library has its own classes for them
+        return False
+    return True
 
 
 def end_of_turn_id(tokenizer: Any) -> int:
@@ -89,27 +116,55 @@ def model_error(settings: ModelSettings, error: Exception) -> ModelError:
     """A library's error about a base model, in one line that says what to do."""
     text = str(error)
     name = f"model.base {settings.base}"
-    if "401" in text or "403" in text or "gated" in text.lower():
-        return ModelError(f"{name}: the hub refused access. Accept its licence there and log in with `hf auth login`")
+    first = text.strip().splitlines()[0] if text.strip() else type(error).__name__
+    if "trust_remote_code" in text:
+        return ModelError(f"{name}: needs code of its own, which the kit does not run; choose a model without")
     if Path(settings.base).exists():
-        first = text.strip().splitlines()[0] if text.strip() else type(error).__name__
         return ModelError(f"{name}: cannot be loaded from this folder: {first}")
+    if re.search(r"\b40[13]\b|gated repo", text.replace(settings.base, ""), re.IGNORECASE):
+        return ModelError(f"{name}: the hub refused access. Accept its licence there and log in with `hf auth login`")
     if "/" not in settings.base or settings.base.startswith((".", "/", "~")):
         return ModelError(f"{name}: no such folder, and not a hub id (a hub id looks like Qwen/Qwen2.5-0.5B-Instruct)")
     if "404" in text or "RepositoryNotFound" in type(error).__name__ or "is not a valid model identifier" in text:
         return ModelError(f"{name}: no such model on the hub (or it is private). Check the spelling and model.revision")
-    return ModelError(
-        f"{name}: not in the local cache, and the hub could not be reached. Check the spelling and the network, "
-        "or give a local folder"
-    )
+    if "connect" in text or "offline" in text:
+        return ModelError(
+            f"{name}: not in the local cache, and the hub could not be reached. Check the spelling and the network, "
+            "or give a local folder"
+        )
+    return ModelError(f"{name}: cannot be loaded: {first}")
 
 
-def _choose_pad(tokenizer: Any, rows: int, settings: ModelSettings) -> None:
+def _generation_stops(base: str | Path, where: dict[str, Any], config: Any) -> int | list[int] | None:
+    """The ids at which the base itself ends a response, of which it may name more than its tokenizer does.
+
+    Qwen2.5-Instruct pads with one of them, and a pad that ends a turn would stop the run at PPO.
+    """
+    from transformers import GenerationConfig
+
+    try:
+        return GenerationConfig.from_pretrained(base, **where).eos_token_id
+    except OSError:  # there is none: transformers then takes the model's
+        return getattr(config.get_text_config(), "eos_token_id", None)
+
+
+def _end_of_turn_ids_checked(tokenizer: Any, settings: ModelSettings, also: int | list[int] | None) -> list[int]:
+    """`end_of_turn_ids`; raises ModelError where the chat template cannot be rendered at all."""
+    from jinja2 import TemplateError
+
+    try:
+        return end_of_turn_ids(tokenizer, also)
+    except (TemplateError, ValueError, TypeError) as error:
+        raise ModelError(
+            f"model.base {settings.base}: its chat template does not write a user's and an assistant's turn: {error}"
+        ) from None
+
+
+def _choose_pad(tokenizer: Any, rows: int, settings: ModelSettings, stops: list[int]) -> None:
     """Take a token for padding that ends no turn and needs no new embedding row."""
     vocab = tokenizer.get_vocab()
-    taken = set(end_of_turn_ids(tokenizer))
     reserved = [t for t in vocab if "reserved_special_token" in t or "extra_id" in t]
-    found = next((t for t in (*_PAD_NAMES, *sorted(reserved)) if t in vocab and vocab[t] not in taken), None)
+    found = next((t for t in (*_PAD_NAMES, *sorted(reserved)) if t in vocab and vocab[t] not in stops), None)
     if found is not None:
         tokenizer.pad_token = found
     elif max(vocab.values()) + 1 < rows:

@@ -54,9 +54,11 @@ class RunFolder:
 
     def refuse_strangers(self) -> None:
         """Raise RunError where the path is taken by something that is no run folder."""
-        if self.path.exists() and not self.path.is_dir():
-            raise RunError(f"{self.path}: is a file; choose another name= or output_dir=")
-        if not self.path.exists() or (self.path / "run.json").exists():
+        file = next((place for place in (self.path, *self.path.parents) if place.is_file()), None)
+        if file is not None:
+            raise RunError(f"{file}: is a file, where a folder is wanted; choose another name= or output_dir=")
+        ours = (self.path / "run.json").exists() or any(self.path.glob(f"*/{STAGE_FILE}"))
+        if ours or not self.path.exists():
             return
         strangers = sorted(p.name for p in self.path.iterdir() if not p.name.startswith("."))
         if strangers:
@@ -70,26 +72,31 @@ class RunFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         for leftover in [*self.path.glob(".*.tmp"), *self.path.glob(".old-*")]:
             shutil.rmtree(leftover, ignore_errors=True) if leftover.is_dir() else leftover.unlink(missing_ok=True)
+        # The ledger comes first: it marks the folder as a run, should the process be killed in between.
+        self._write_ledger({**self.ledger(), "name": name, "status": "running", "versions": versions()})
         write_text(self.path / "config.yaml", config_yaml)
-        ledger = self.ledger()
-        self._write_ledger({**ledger, "name": name, "status": "running", "versions": versions()})
 
     def ledger(self) -> dict[str, Any]:
         """The content of run.json; an empty ledger where there is none yet."""
         try:
-            return json.loads((self.path / "run.json").read_text(encoding="utf-8"))
+            ledger = json.loads((self.path / "run.json").read_text(encoding="utf-8"))
         except FileNotFoundError:
             return {"name": self.path.name, "status": "new", "versions": {}, "stages": {}}
         except ValueError:
-            raise RunError(f"{self.path / 'run.json'}: not readable JSON; remove it to rebuild the ledger") from None
+            ledger = None
+        if isinstance(ledger, dict) and isinstance(ledger.get("stages"), dict):
+            return ledger
+        raise RunError(f"{self.path / 'run.json'}: not a readable ledger; remove it to have it made again")
 
     def stage(self, name: str) -> StageRecord | None:
-        """The finished stage of that name, or None."""
+        """The finished stage of that name, or None: without a readable stage.json or its adapter it is not done."""
         path = self.path / name
+        if name != "compare" and not (path / ADAPTER_FILE).is_file():
+            return None
         try:
             record = json.loads((path / STAGE_FILE).read_text(encoding="utf-8"))
             return StageRecord(name, path, record["inputs"], record["seconds"], record["peak_bytes"], record["metrics"])
-        except (FileNotFoundError, NotADirectoryError, ValueError, KeyError):
+        except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
             return None
 
     def workplace(self, name: str) -> Path:
