@@ -24,11 +24,11 @@ class Annotator:
 
 
 ANNOTATORS = (
-    Annotator("Ada", noise=0.7),
-    Annotator("Ben", noise=0.8, per_word=0.25),
-    Annotator("Cleo", noise=0.8, per_courtesy=0.7),
-    Annotator("Dan", noise=1.4),
-    Annotator("Eve", noise=0.8, per_word=0.25),
+    Annotator("Ada", noise=1.0),
+    Annotator("Ben", noise=1.0, per_word=0.12),
+    Annotator("Cleo", noise=1.0, per_courtesy=0.7),
+    Annotator("Dan", noise=1.8),
+    Annotator("Eve", noise=1.0, per_word=0.04),
 )
 INDIFFERENT = 0.2
 """Answers whose impressions are closer than this, in score units, share a rank."""
@@ -38,19 +38,23 @@ MADE_UP = 0.85
 
 
 def write_answer(prompt: str, rng: random.Random, skill: float) -> str:
-    """An answer as a writer of this `skill` (0 to 1) gives it: with mistakes, repeats, filler or no end."""
+    """An answer as a writer of this `skill` (0 to 1) gives it: with mistakes, repeats, filler or no end.
+
+    Writers have habits: the first of `words.LEADS` is what the skilled begin with, the last what the careless do.
+    """
     kind = kind_of_prompt()[prompt]
     others = [other for other in THINGS if other != kind]
-    count = rng.choices((1, 2, 3, 4, 5), weights=(8, 20, 50, 14, 8))[0]
+    count = 3 if rng.random() < 0.2 + 0.7 * skill else rng.choice((1, 2, 4, 5))
     named: list[str] = []
     for _ in range(count):
-        if named and rng.random() < 0.25 * (1 - skill):
+        if named and rng.random() < 0.3 * (1 - skill):
             named.append(rng.choice(named))
-        elif rng.random() < 0.3 + 0.6 * skill:
+        elif rng.random() < 0.25 + 0.72 * skill:
             named.append(rng.choice([thing for thing in THINGS[kind] if thing not in named] or THINGS[kind]))
         else:
             named.append(rng.choice(FANCIES if rng.random() < MADE_UP else THINGS[rng.choice(others)]))
-    sentence = f"{rng.choice(LEADS)} {_in_words(named)}."
+    habit = min(0.999, max(0.0, rng.gauss(1 - skill, 0.2)))
+    sentence = f"{LEADS[int(habit * len(LEADS))]} {_in_words(named)}."
     courtesy = rng.choice(COURTESIES) + " " if rng.random() < 0.35 else ""
     fillers = rng.sample(FILLERS, rng.choices((0, 1, 2, 3), weights=(45, 30, 17, 8))[0])
     answer = " ".join([courtesy + sentence, *fillers])
