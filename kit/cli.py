@@ -3,6 +3,7 @@
 Exit codes: 0 done, 2 the input is wrong, 3 a guard stopped the training, 130 interrupted, 1 our bug (with a traceback).
 """
 
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,7 +29,7 @@ Overrides = Annotated[
 @app.command()
 def run(config: ConfigFile, overrides: Overrides = None) -> None:
     """Train the stages that are not done yet, compare the arms, and print which one won."""
-    with _exit_codes(again=f"kit run {config} {' '.join(overrides or [])}".strip()):
+    with _exit_codes(again=shlex.join(["kit", "run", config, *(overrides or [])])):
         from kit.pipeline import run_pipeline
 
         finished = run_pipeline(config, overrides or [])

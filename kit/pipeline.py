@@ -75,7 +75,8 @@ def run_pipeline(config: str | Path | Mapping | Config, overrides: Sequence[str]
     from kit.preflight import check_model_and_data
 
     folder.refuse_strangers()
-    checked = check_model_and_data(config, data)
+    with _few_threads(config):  # it may have to make the demo's base
+        checked = check_model_and_data(config, data)
     for note in checked.notes:
         notices.say(note)
     folder.path.mkdir(parents=True, exist_ok=True)

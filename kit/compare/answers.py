@@ -49,7 +49,11 @@ def _answer(
     )  # fmt: skip
     texts = [codec.text(response) for response in responses]
     proxy = score(roles, ids, responses, settings.batch_size) if roles.reward_head is not None else [None] * len(ids)
-    kl = [0.0] * len(ids) if name == "sft" else sequence_kl_nats(roles, role, "policy", ids, responses)
+    kl = (
+        [0.0] * len(ids)
+        if name == "sft"
+        else sequence_kl_nats(roles, role, "policy", ids, responses, settings.batch_size)
+    )
     answers = [
         Answer(
             text=text,

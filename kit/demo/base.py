@@ -5,14 +5,17 @@ No weights are shipped: `ensure_base` trains them on the spot, on a CPU, in abou
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
-import shutil
+import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kit.demo import words, world
+from kit.demo import people, scoring, words, world
 from kit.demo.scoring import kind_of_prompt
+from kit.errors import ModelError
 from kit.notices import say
 
 if TYPE_CHECKING:
@@ -69,36 +72,73 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
 def ensure_base(folder: Path, steps: int = STEPS) -> Path:
     """`folder` with the tiny base model and its tokenizer in it, trained now (about 20 s) unless it is there already.
 
-    The folder appears only when it is whole. `steps` are optimizer steps; fewer are for tests, and give a worse model.
-    The random state and the number of threads of torch are left as they were found.
+    The folder appears only when it is whole, and is made again when the demo world has changed since. `steps` are
+    optimizer steps; fewer are for tests, and give a worse model. The random state and the number of threads of torch
+    are left as they were found. Raises ModelError where `folder` holds something else, which is not touched.
     """
     folder = Path(folder)
-    if (folder / "config.json").is_file() and (folder / "model.safetensors").is_file():
+    recipe = _recipe(steps)
+    found = _recipe_of(folder)
+    if found == recipe:
         return folder
-    import torch
-
-    say(f"training the tiny demo model (a CPU needs about 20 s, once) into {folder}")
-    tokenizer = build_tokenizer()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = _train(tokenizer, steps)
+    if not found and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ModelError(f"{folder} is not a demo model and is left alone. Remove it, or choose another folder.")
+    say(f"training the tiny demo model (about 20 s on a CPU, once) into {folder}")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
-        whole = Path(scratch) / folder.name
-        model.save_pretrained(whole)
-        tokenizer.save_pretrained(whole)
-        _put(whole, folder)
+        whole = Path(scratch) / "whole"
+        _make(whole, steps, recipe)
+        _put(whole, folder, Path(scratch) / "outdated", recipe)
     return folder
 
 
-def _put(whole: Path, folder: Path) -> None:
-    """Move `whole` to `folder`; where another process was faster, or a broken folder stands, that is sorted out."""
-    if folder.exists() and not (folder / "model.safetensors").is_file():
-        shutil.rmtree(folder)
+def _recipe(steps: int) -> str:
+    """A fingerprint of all that the base is made from: these lines, the world's text and the number of steps."""
+    modules = (sys.modules[__name__], people, scoring, words, world)
+    sources = [Path(module.__file__ or "").read_bytes() for module in modules]
+    return hashlib.sha256(b"".join([*sources, str(steps).encode()])).hexdigest()
+
+
+def _recipe_of(folder: Path) -> str | None:
+    """The recipe that the base in `folder` was made by; None where there is no whole demo base."""
     try:
-        whole.rename(folder)
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return config.get("demo_recipe") if (folder / "model.safetensors").is_file() else None
+
+
+def _make(folder: Path, steps: int, recipe: str) -> None:
+    """Train the base and write it to `folder`, on the CPU and with few threads: more only wait for one another."""
+    import torch
+    from transformers.utils import logging
+
+    tokenizer = build_tokenizer()
+    threads, bars = torch.get_num_threads(), logging.is_progress_bar_enabled()
+    try:
+        torch.set_num_threads(min(threads, 4))
+        logging.disable_progress_bar()
+        with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+            torch.default_generator.manual_seed(0)
+            model = _train(tokenizer, steps)
+        model.config.demo_recipe = recipe
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+    finally:
+        torch.set_num_threads(threads)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def _put(whole: Path, folder: Path, outdated: Path, recipe: str) -> None:
+    """Move `whole` to `folder`, and what stood there to `outdated`; another process may have been faster."""
+    try:
+        if folder.exists() and _recipe_of(folder) != recipe:
+            folder.rename(outdated)
+        if not folder.exists():
+            whole.rename(folder)
     except OSError:
-        if not (folder / "model.safetensors").is_file():
+        if _recipe_of(folder) != recipe:
             raise
 
 
@@ -177,4 +217,4 @@ def _texts_for_the_tokenizer() -> list[str]:
     things = [f" {thing} and {thing}" for members in (*words.THINGS.values(), words.FANCIES) for thing in members]
     phrases = [*words.LEADS, *words.FILLERS, *words.COURTESIES]
     world_often = [*things, *phrases, *(f" {phrase}" for phrase in phrases)] * 30
-    return [*kind_of_prompt(), *world_often, *(f" {word} {word}" for word in words.ENGLISH)]
+    return [*kind_of_prompt(), *world_often, *(f" {word} {word}" for word in words.ENGLISH.split())]

@@ -50,26 +50,33 @@ def score(roles: Roles, prompts: list[list[int]], responses: list[list[int]], ba
 
 
 def sequence_kl_nats(
-    roles: Roles, role: str, reference: str, prompts: list[list[int]], responses: list[list[int]]
+    roles: Roles, role: str, reference: str, prompts: list[list[int]], responses: list[list[int]], batch_size: int
 ) -> list[float]:
     """KL(role || reference) of each response in nats: the exact sum over the vocabulary at each visited prefix,
     summed over the response's tokens. The full distributions exist for 64 positions at a time."""
-    head = roles.model.get_output_embeddings()
-    result = []
-    with torch.no_grad():
-        for prompt, response in zip(prompts, responses, strict=True):
-            ids = torch.tensor([prompt + response], device=roles.model.device)
-            states = []
+    head, pad = roles.model.get_output_embeddings(), roles.model.generation_config.pad_token_id
+    sums: list[float] = []
+    for start in range(0, len(prompts), batch_size):
+        part = list(zip(prompts[start : start + batch_size], responses[start : start + batch_size], strict=True))
+        ids, mask = (x.to(roles.model.device) for x in pad_rows([p + r for p, r in part], pad))
+        # The states that predict a response's tokens: from the prompt's last token to the response's last but one.
+        owner = [row for row, (_, response) in enumerate(part) for _ in response]
+        place = [len(prompt) - 1 + t for prompt, response in part for t in range(len(response))]
+        states = []
+        with torch.no_grad():
             for name in (role, reference):
                 with roles.use(name):
                     roles.model.eval()
-                    states.append(roles.hidden(ids, torch.ones_like(ids))[0, len(prompt) - 1 : -1])
-            total = 0.0
-            for p, q in zip(states[0].split(_KL_CHUNK_TOKENS), states[1].split(_KL_CHUNK_TOKENS), strict=True):
-                log_p, log_q = (torch.log_softmax(head(x).float(), -1) for x in (p, q))
-                total += (log_p.exp() * (log_p - log_q)).sum().item()
-            result.append(total)
-    return result
+                    states.append(roles.hidden(ids, mask)[owner, place])
+            per_token = [
+                (log_p.exp() * (log_p - log_q)).sum(-1)
+                for chunk in zip(*(x.split(_KL_CHUNK_TOKENS) for x in states), strict=True)
+                for log_p, log_q in [[torch.log_softmax(head(x).float(), -1) for x in chunk]]
+            ]
+        totals = torch.zeros(len(part), device=ids.device)
+        totals.index_add_(0, torch.tensor(owner, device=ids.device), torch.cat(per_token))
+        sums += totals.tolist()
+    return sums
 
 
 def pad_rows(rows: list[list[int]], pad: int, left: bool = False) -> tuple[Tensor, Tensor]:

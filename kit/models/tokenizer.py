@@ -6,6 +6,8 @@ template gets one that needs no new token, and it is saved with every adapter.
 """
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -44,12 +46,13 @@ def load_tokenizer(settings: ModelSettings, base: str | Path) -> Any:
     """
     from transformers import AutoConfig, AutoTokenizer
 
-    where = {"revision": settings.revision, "local_files_only": not hub_answers(settings, base)}
-    try:
-        config = AutoConfig.from_pretrained(base, trust_remote_code=False, **where)
-        tokenizer = AutoTokenizer.from_pretrained(base, trust_remote_code=False, **where)
-    except Exception as error:
-        raise model_error(settings, error) from None
+    with hub_or_cache(settings, base):
+        try:
+            config = AutoConfig.from_pretrained(base, revision=settings.revision, trust_remote_code=False)
+            tokenizer = AutoTokenizer.from_pretrained(base, revision=settings.revision, trust_remote_code=False)
+        except Exception as error:
+            raise model_error(settings, error) from None
+        also = _generation_stops(settings, base, config)
     if tokenizer.eos_token_id is None:
         raise ModelError(f"model.base {settings.base}: its tokenizer has no EOS token; choose a causal language model")
     rows = config.get_text_config().vocab_size
@@ -63,18 +66,31 @@ def load_tokenizer(settings: ModelSettings, base: str | Path) -> Any:
     if not tokenizer.chat_template:
         tokenizer.chat_template = DEFAULT_CHAT_TEMPLATE
         notices.say(f"{settings.base} has no chat template: a plain one (User: … Assistant: …) is used and saved")
-    stops = _end_of_turn_ids_checked(tokenizer, settings, _generation_stops(base, where, config))
+    stops = _end_of_turn_ids_checked(tokenizer, settings, also)
     if tokenizer.pad_token_id is None or tokenizer.pad_token_id in stops:
         _choose_pad(tokenizer, rows, settings, stops)
     _check_round_trip(tokenizer, settings)
     return tokenizer
 
 
-def hub_answers(settings: ModelSettings, base: str | Path) -> bool:
-    """Whether the hub can be asked about the model; False at once without a connection: then the cache must serve.
+@contextmanager
+def hub_or_cache(settings: ModelSettings, base: str | Path) -> Iterator[None]:
+    """Inside, the libraries read the cache alone where the hub cannot be reached.
 
-    Asked first because transformers 5 alone retries for 24 s a file without a connection.
+    Left to themselves they retry a dead connection for 24 s a file, even for files that are in the cache.
     """
+    from huggingface_hub import constants
+
+    before = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = before or not hub_answers(settings, base)
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
+
+
+def hub_answers(settings: ModelSettings, base: str | Path) -> bool:
+    """Whether the hub can be asked about the model: False for a folder, and without a connection within seconds."""
     import huggingface_hub
     from huggingface_hub import errors
 
@@ -135,7 +151,7 @@ def model_error(settings: ModelSettings, error: Exception) -> ModelError:
     return ModelError(f"{name}: cannot be loaded: {first}")
 
 
-def _generation_stops(base: str | Path, where: dict[str, Any], config: Any) -> int | list[int] | None:
+def _generation_stops(settings: ModelSettings, base: str | Path, config: Any) -> int | list[int] | None:
     """The ids at which the base itself ends a response, of which it may name more than its tokenizer does.
 
     Qwen2.5-Instruct pads with one of them, and a pad that ends a turn would stop the run at PPO.
@@ -143,7 +159,7 @@ def _generation_stops(base: str | Path, where: dict[str, Any], config: Any) -> i
     from transformers import GenerationConfig
 
     try:
-        return GenerationConfig.from_pretrained(base, **where).eos_token_id
+        return GenerationConfig.from_pretrained(base, revision=settings.revision).eos_token_id
     except OSError:  # there is none: transformers then takes the model's
         return getattr(config.get_text_config(), "eos_token_id", None)
 
