@@ -4,13 +4,13 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from kit.demo.scoring import is_courteous, kind_of_prompt, padding_cost, truth, words_of
+from kit.demo.scoring import is_courteous, kind_of_prompt, merit, words_of
 from kit.demo.words import COURTESIES, FANCIES, FILLERS, LEADS, THINGS
 
 
 @dataclass(frozen=True)
 class Annotator:
-    """How one person's impression of an answer differs from its true reward, in score units."""
+    """How one person's impression of an answer differs from its merit, in score units."""
 
     name: str
     noise: float  # standard deviation
@@ -18,9 +18,9 @@ class Annotator:
     per_courtesy: float = 0.0  # added to an answer that says a courtesy
 
     def impression(self, prompt: str, answer: str, rng: random.Random) -> float:
-        """What this person feels `answer` is worth: the truth, the person's taste, and chance."""
+        """What this person feels `answer` is worth: its merit, the person's taste, and chance."""
         taste = self.per_word * len(words_of(answer)) + self.per_courtesy * is_courteous(answer)
-        return truth(prompt, answer) - padding_cost(answer) + taste + rng.gauss(0, self.noise)
+        return merit(prompt, answer) + taste + rng.gauss(0, self.noise)
 
 
 ANNOTATORS = (

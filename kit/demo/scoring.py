@@ -62,15 +62,19 @@ def is_courteous(answer: str) -> bool:
     return _COURTEOUS.search(answer.lower()) is not None
 
 
-def padding_cost(answer: str) -> float:
-    """What the words beyond `FREE_WORDS` cost, in score units; never above 0."""
-    return PADDING * max(0, len(words_of(answer)) - FREE_WORDS)
-
-
 def truth(prompt: str, answer: str) -> float:
     """The true reward of `answer` to `prompt`, in score units, between `WORST` and `BEST`; see the table above.
 
     Raises DataError where `prompt` is not a question of the demo world: then no truth is known.
+    """
+    padding = PADDING * max(0, len(words_of(answer)) - FREE_WORDS)
+    return max(WORST, round(merit(prompt, answer) + padding, 6))
+
+
+def merit(prompt: str, answer: str) -> float:
+    """The true reward but for the cost of going on and on, which those who judge an answer do not feel.
+
+    In score units, at most `BEST`. Raises DataError as `truth` does.
     """
     kind = kind_of_prompt().get(prompt)
     if kind is None:
@@ -78,11 +82,9 @@ def truth(prompt: str, answer: str) -> float:
             f"The truth is known for the questions of the demo world only; found {prompt[:80]!r}. "
             "Take prompts from kit.demo.world.prompts(seed), or judge with something other than the truth."
         )
-    words = words_of(answer)
     named: set[str] = set()
-    correct = 0
     score = 0.0
-    for word in words:
+    for word in words_of(answer):
         thing, its_kind = kind_of_thing().get(word, ("", ""))
         if not thing:
             score += 0.0 if word in known_words() else UNKNOWN_WORD
@@ -92,10 +94,8 @@ def truth(prompt: str, answer: str) -> float:
             score += REPEATED
         else:
             named.add(thing)
-            correct += 1
-            score += CORRECT if correct <= ASKED else SURPLUS
-    score += NOTHING_CORRECT if correct == 0 else 0.0
+            score += CORRECT if len(named) <= ASKED else SURPLUS
+    score += 0.0 if named else NOTHING_CORRECT
     score += COURTESY if is_courteous(answer) else 0.0
     score += 0.0 if answer.rstrip().endswith((".", "!", "?")) else UNFINISHED
-    score += padding_cost(answer)
-    return max(WORST, round(score, 6))
+    return score

@@ -1,7 +1,7 @@
 """The facts and the words of the demo world: which things are of which kind, and how its people talk.
 
-Every thing belongs to one kind only, and no thing is also a word of a question or of a phrase: so an answer can be scored
-by looking its words up (`kit.demo.scoring`).
+Every thing belongs to one kind only, and no thing is also a word of a question or of a phrase: so an answer can be
+scored by looking its words up (`kit.demo.scoring`).
 """
 
 THINGS: dict[str, tuple[str, ...]] = {

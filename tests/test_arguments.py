@@ -1,0 +1,181 @@
+"""The kit's settings as arguments of TRL's configs: none is lost, none is passed twice, batch sizes hold."""
+
+from dataclasses import fields
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kit.config import Config, SFTSettings
+from kit.errors import ConfigError
+from kit.models.device import Precision
+from kit.stages import arguments as unit
+from kit.stages.arguments import TRAINING_STAGES, build_arguments, config_class, micro_batch_size, trl_problems
+
+CPU = Precision(torch.device("cpu"), torch.float32, nf4=False)
+STAGES = pytest.mark.parametrize("stage", TRAINING_STAGES)
+
+
+def build(tmp_path, stage: str, longest: int = 10, rows: int = 100, precision: Precision = CPU, **sections):
+    return build_arguments(Config(**sections), stage, precision, tmp_path, longest, rows)
+
+
+class TestBatchSizes:
+    @given(batch=st.integers(1, 256), longest=st.integers(1, 10_000))
+    def test_auto_is_a_divisor_that_fits_4096_tokens_or_one(self, batch, longest):
+        micro = micro_batch_size(SFTSettings(batch_size=batch), longest)
+        assert batch % micro == 0 and (micro == 1 or micro * longest <= 4096)
+
+    @given(batch=st.integers(1, 256), longest=st.integers(1, 10_000))
+    def test_auto_is_the_largest_of_them(self, batch, longest):
+        micro = micro_batch_size(SFTSettings(batch_size=batch), longest)
+        assert not [m for m in range(micro + 1, batch + 1) if batch % m == 0 and m * longest <= 4096]
+
+    def test_a_set_one_is_taken_as_it_is(self):
+        assert micro_batch_size(SFTSettings(batch_size=8, micro_batch_size=8), longest=10_000) == 8
+
+    @STAGES
+    @given(micro=st.sampled_from([1, 2, 3, 4, 6, 12, "auto"]), longest=st.integers(1, 5000))
+    @settings(max_examples=15)
+    def test_an_optimizer_step_sees_batch_size_whatever_the_micro_batch_size(
+        self, tmp_path_factory, stage, micro, longest
+    ):
+        place = tmp_path_factory.getbasetemp()
+        args = build(place, stage, longest, **{stage: {"batch_size": 12, "micro_batch_size": micro}})
+        assert args.per_device_train_batch_size * args.gradient_accumulation_steps == 12
+
+
+class TestSettingsReachTrl:
+    @STAGES
+    def test_those_that_all_stages_share(self, tmp_path, stage):
+        sections = {"name": "mine", "seed": 7, stage: {"learning_rate": 0.01}}
+        args = build(tmp_path, stage, **sections)
+        assert (args.run_name, args.seed, args.learning_rate, args.output_dir) == (
+            f"mine-{stage}", 7, 0.01, str(tmp_path),
+        )  # fmt: skip
+
+    @pytest.mark.parametrize("stage", ["sft", "reward", "dpo"])
+    def test_epochs_and_max_steps(self, tmp_path, stage):
+        args = build(tmp_path, stage, **{stage: {"epochs": 2.5, "max_steps": 9}})
+        assert (args.num_train_epochs, args.max_steps) == (2.5, 9)
+
+    @pytest.mark.parametrize("stage", ["sft", "reward", "dpo"])
+    def test_without_max_steps_the_epochs_count(self, tmp_path, stage):
+        assert build(tmp_path, stage).max_steps == -1
+
+    @pytest.mark.parametrize("stage", ["sft", "reward", "dpo"])
+    def test_trl_cuts_nothing_as_the_kit_has_cut_before(self, tmp_path, stage):
+        assert build(tmp_path, stage).max_length is None
+
+    def test_the_reward_models_centering(self, tmp_path):
+        assert build(tmp_path, "reward", reward={"center_rewards_coefficient": 0.5}).center_rewards_coefficient == 0.5
+
+    def test_dpos_beta(self, tmp_path):
+        assert build(tmp_path, "dpo", dpo={"beta": 0.5}).beta == 0.5
+
+    @pytest.mark.parametrize(
+        "name, value",
+        [
+            ("kl_coef", 0.5), ("num_ppo_epochs", 3), ("cliprange", 0.3), ("cliprange_value", 0.4), ("vf_coef", 0.7),
+            ("gamma", 0.9), ("lam", 0.8), ("temperature", 0.6), ("missing_eos_penalty", 2.0), ("whiten_rewards", True),
+            ("missing_eos_penalty", None), ("rollout_micro_batch_size", 4),
+        ],
+    )  # fmt: skip
+    def test_ppos_own(self, tmp_path, name, value):
+        assert getattr(build(tmp_path, "ppo", ppo={name: value}), name) == value
+
+    def test_every_setting_of_ppo_is_passed_on_or_used(self, tmp_path):
+        """A setting that is read nowhere would be a promise that is not kept."""
+        used = {"batch_size", "micro_batch_size", "episodes", "num_mini_batches", "trl"}
+        known = {field.name for field in fields(config_class("ppo"))}
+        assert set(type(Config().ppo).model_fields) - used <= known
+
+    def test_trackers(self, tmp_path):
+        assert build(tmp_path, "sft", report_to=["tensorboard"]).report_to == ["tensorboard"]
+
+    @STAGES
+    def test_no_tracker_by_default(self, tmp_path, stage):
+        assert build(tmp_path, stage).report_to == []
+
+    @STAGES
+    def test_a_nan_loss_is_shown_and_not_hidden(self, tmp_path, stage):
+        assert build(tmp_path, stage).logging_nan_inf_filter is False
+
+
+class TestRollouts:
+    def test_one_is_batch_size_times_mini_batches(self, tmp_path):
+        args = build(tmp_path, "ppo", ppo={"batch_size": 8, "num_mini_batches": 3})
+        assert args.generation_batch_size == 24
+
+    @given(episodes=st.integers(1, 500), batch=st.integers(1, 16), mini=st.integers(1, 4), epochs=st.integers(1, 4))
+    @settings(max_examples=20)
+    def test_are_as_many_as_the_episodes_need(self, tmp_path_factory, episodes, batch, mini, epochs):
+        ppo = {"episodes": episodes, "batch_size": batch, "num_mini_batches": mini, "num_ppo_epochs": epochs}
+        args = build(tmp_path_factory.getbasetemp(), "ppo", ppo=ppo)
+        rollouts = args.max_steps / (epochs * mini)
+        assert rollouts == int(rollouts) and (rollouts - 1) * batch * mini < episodes <= rollouts * batch * mini
+
+    def test_each_is_logged_once(self, tmp_path):
+        args = build(tmp_path, "ppo", ppo={"num_mini_batches": 3, "num_ppo_epochs": 2})
+        assert args.logging_steps == 6
+
+    def test_sample_at_most_max_response_tokens(self, tmp_path):
+        assert build(tmp_path, "ppo", data={"max_response_tokens": 33}).max_completion_length == 33
+
+    def test_need_no_group_of_responses_as_the_critic_is_the_baseline(self, tmp_path):
+        assert build(tmp_path, "ppo").num_generations == 1
+
+
+class TestPrecision:
+    def test_on_a_cpu_nothing_is_cast(self, tmp_path):
+        args = build(tmp_path, "sft")
+        assert (args.use_cpu, args.bf16, args.fp16, args.gradient_checkpointing) == (True, False, False, False)
+
+    @pytest.mark.parametrize("dtype, flags", [(torch.bfloat16, (True, False)), (torch.float16, (False, True))])
+    def test_on_a_gpu_the_dtype_is_the_trainers(self, dtype, flags):
+        on_gpu = Precision(torch.device("cuda"), dtype, nf4=True).trainer_flags
+        assert (on_gpu["bf16"], on_gpu["fp16"], on_gpu["use_cpu"]) == (*flags, False)
+
+
+class TestPassedThrough:
+    @STAGES
+    def test_a_field_of_trl_reaches_it(self, tmp_path, stage):
+        assert build(tmp_path, stage, **{stage: {"trl": {"weight_decay": 0.123}}}).weight_decay == 0.123
+
+    def test_it_wins_over_the_kits_own_choice(self, tmp_path):
+        assert build(tmp_path, "sft", sft={"trl": {"logging_steps": 3}}).logging_steps == 3
+
+    @pytest.mark.parametrize("name, value", [("lr_scheduler_type", "cosin"), ("optim", "adamx")])
+    def test_a_value_that_trl_refuses_is_a_problem_of_that_stages_trl(self, tmp_path, name, value):
+        with pytest.raises(ConfigError, match=rf"dpo\.trl: TRL refuses these arguments: .*{value}"):
+            build(tmp_path, "dpo", dpo={"trl": {name: value}})
+
+
+class TestTrlProblems:
+    def test_are_none_where_there_is_no_trl_mapping(self):
+        assert trl_problems({"sft": {"epochs": 1}, "name": "x", "ppo": None}) == []
+
+    def test_of_a_mapping_that_is_none_are_left_to_the_config(self):
+        assert trl_problems({"sft": {"trl": [1]}}) == []
+
+    def test_are_found_in_every_stage(self):
+        found = trl_problems({stage: {"trl": {"zzz": 1}} for stage in TRAINING_STAGES})
+        assert [path for path, _ in found] == [(stage, "trl", "zzz") for stage in TRAINING_STAGES]
+
+    def test_a_near_name_is_never_one_the_kit_owns(self):
+        ((_, text),) = trl_problems({"sft": {"trl": {"max_lenght": 1}}})
+        assert "max_length" not in text
+
+    def test_what_the_kit_owns_is_a_field_of_some_trl_config(self):
+        """A name that TRL has renamed would let the new one through."""
+        known = {field.name for stage in TRAINING_STAGES for field in fields(config_class(stage))}
+        assert set(unit._OWNED) <= known
+
+    @pytest.mark.parametrize("stage", ["sft", "reward", "dpo"])
+    def test_what_the_kit_owns_names_settings_that_exist(self, stage):
+        named = [text.format(stage=stage) for text in unit._OWNED.values()]
+        settings_named = [text.split(".") for text in named if "." in text and " " not in text]
+        assert settings_named
+        for section, name in settings_named:
+            assert name in type(getattr(Config(), section)).model_fields
