@@ -13,7 +13,8 @@ from kit.errors import ConfigError, DataError, KitError, MachineError, ModelErro
 
 if TYPE_CHECKING:
     from kit.config import Config
-    from kit.pipeline import Run, load_config, run_pipeline
+    from kit.pipeline import Run, run_pipeline
+    from kit.preflight import load_config
 
 __version__ = "0.1.0"
 __all__ = [
@@ -21,7 +22,7 @@ __all__ = [
     "TrainingStopped", "load_config", "run_pipeline",
 ]  # fmt: skip
 
-_LAZY = {"Config": "kit.config", "Run": "kit.pipeline", "load_config": "kit.pipeline", "run_pipeline": "kit.pipeline"}
+_LAZY = {"Config": "kit.config", "Run": "kit.pipeline", "load_config": "kit.preflight", "run_pipeline": "kit.pipeline"}
 
 
 def __getattr__(name: str) -> Any:

@@ -46,12 +46,9 @@ def run(config: ConfigFile, overrides: Overrides = None) -> None:
 def check(config: ConfigFile, overrides: Overrides = None) -> None:
     """Check the configuration, the data and the tokenizer, before any weights load. Writes nothing into the run."""
     with _exit_codes():
-        from kit.pipeline import load_config
-
-        settings = load_config(config, overrides or [])  # before the heavy import: a typo is told at once
         from kit.preflight import check_run
 
-        for line in check_run(settings):
+        for line in check_run(config, overrides or []):
             typer.echo(line)
 
 

@@ -11,7 +11,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, ValidationInfo, field_validator
 
-STAGES = ("sft", "reward", "ppo", "dpo", "compare")
+Stage = Literal["sft", "reward", "ppo", "dpo", "compare"]
+STAGES: tuple[Stage, ...] = ("sft", "reward", "ppo", "dpo", "compare")
 NEEDS = {"sft": (), "reward": ("sft",), "ppo": ("sft", "reward"), "dpo": ("sft",), "compare": ("sft",)}
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 TRACKERS = ("none", "wandb", "tensorboard", "trackio")
@@ -233,7 +234,7 @@ class Config(Settings):
     name: str = Field("quickstart", pattern=NAME_PATTERN, description="The run folder is output_dir/name.")
     output_dir: str = Field("runs", min_length=1, description="Folder that holds run folders.")
     seed: Int = Field(0, ge=0, lt=2**32, description="Seeds everything; same seed, same run on a CPU.")
-    stages: list[Literal["sft", "reward", "ppo", "dpo", "compare"]] = Field(
+    stages: list[Stage] = Field(
         list(STAGES), min_length=1, description="Which stages run; always in the order sft, reward, ppo, dpo, compare."
     )
     model: ModelSettings = ModelSettings()

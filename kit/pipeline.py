@@ -16,10 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kit import config_file, notices
+from kit import notices
 from kit.config import Config
+from kit.config_file import dump_config
 from kit.data import Data, load_data
 from kit.errors import ConfigError, KitError, RunError
+from kit.preflight import Checked, check_model_and_data, load_config
 from kit.runs.files import write_text
 from kit.runs.folder import RunFolder, StageRecord
 from kit.runs.inputs import changed_inputs, is_done, stage_inputs
@@ -27,7 +29,6 @@ from kit.runs.lock import run_lock
 
 if TYPE_CHECKING:
     from kit.compare.result import Comparison
-    from kit.preflight import Checked
 
 
 @dataclass(frozen=True)
@@ -45,19 +46,6 @@ class Run:
         return Comparison.load(self.path / "compare") if "compare" in self.stages else None
 
 
-def load_config(source: str | Path | Mapping | Config, overrides: Sequence[str] = (), **settings: Any) -> Config:
-    """The validated configuration; raises ConfigError with every problem and its place. See `kit.config_file`."""
-
-    def trl_problems(raw: Mapping) -> list[config_file.Problem]:
-        if not any(isinstance(section, Mapping) and section.get("trl") for section in raw.values()):
-            return []
-        from kit.stages.arguments import trl_problems
-
-        return trl_problems(raw)
-
-    return config_file.load_config(source, overrides, checks=(trl_problems,), **settings)
-
-
 def run_pipeline(config: str | Path | Mapping | Config, overrides: Sequence[str] = (), **settings: Any) -> Run:
     """Run the configured stages that are not done yet, in order, and return the run.
 
@@ -66,23 +54,22 @@ def run_pipeline(config: str | Path | Mapping | Config, overrides: Sequence[str]
     written before configuration, data and tokenizer have been checked.
     """
     config = load_config(config, overrides, **settings)
-    data = load_data(config.data, config.seed)
     folder = RunFolder(config.run_path)
+    folder.refuse_strangers()
+    data = load_data(config.data, config.seed)
     if all(is_done(stage, config, data.fingerprint, folder) for stage in config.stages):
         notices.say(f"{folder.path}: all stages are done; nothing to train")
         return _finished(config, folder)
 
-    from kit.preflight import check_model_and_data
-
-    folder.refuse_strangers()
     with _few_threads(config):  # it may have to make the demo's base
         checked = check_model_and_data(config, data)
     for note in checked.notes:
         notices.say(note)
     folder.path.mkdir(parents=True, exist_ok=True)
     with run_lock(folder.path), _few_threads(config):
+        folder.create(config.name)
         config = _with_rows_on_disk(config, folder.path / "data")
-        folder.create(config_file.dump_config(config), config.name)
+        write_text(folder.path / "config.yaml", dump_config(config))
         status = "failed"
         try:
             for stage in config.stages:
@@ -105,7 +92,7 @@ def compare_run(run_dir: Path, overrides: Sequence[str] = ()) -> "Comparison":
     Raises RunError where `run_dir` is no run folder, or where one of its training stages is not done.
     """
     folder = RunFolder(run_dir.expanduser().resolve())
-    if not (folder.path / "config.yaml").exists():
+    if not all((folder.path / name).is_file() for name in ("config.yaml", "run.json")):
         raise RunError(f"{run_dir}: no run folder (it has no config.yaml); runs stand under output_dir/name")
     strange = [text for text in overrides if not text.startswith("compare.")]
     if strange:
@@ -124,7 +111,7 @@ def compare_run(run_dir: Path, overrides: Sequence[str] = ()) -> "Comparison":
     return comparison
 
 
-def _run_stage(stage: str, config: Config, data: Data, checked: "Checked", folder: RunFolder) -> None:
+def _run_stage(stage: str, config: Config, data: Data, checked: Checked, folder: RunFolder) -> None:
     """Run one stage unless it is done: make it aside, publish it whole, say what it cost and what came out."""
     from transformers import set_seed
 
@@ -155,7 +142,7 @@ def _run_stage(stage: str, config: Config, data: Data, checked: "Checked", folde
     notices.say(f"{stage}: done in {seconds:.0f} s, peak {peak / 2**30:.2f} GiB; {result.headline}")
 
 
-def _stage(stage: str, config: Config, checked: "Checked", folder: RunFolder) -> tuple[str, Callable[[Path], Any]]:
+def _stage(stage: str, config: Config, checked: Checked, folder: RunFolder) -> tuple[str, Callable[[Path], Any]]:
     """A line that says what the stage does, on how much and from where; and the stage as a function of its folder."""
     from kit.compare.stage import compare_arms
     from kit.stages.dpo import train_dpo
@@ -204,7 +191,7 @@ def _with_rows_on_disk(config: Config, place: Path) -> Config:
         rows = getattr(config.data, name)
         if isinstance(rows, list) or hasattr(rows, "column_names"):
             place.mkdir(exist_ok=True)
-            lines = [json.dumps(dict(row), ensure_ascii=False) for row in rows]
+            lines = [json.dumps(dict(row), ensure_ascii=False, default=str) for row in rows]
             write_text(place / f"{name}.jsonl", "\n".join(lines) + "\n")
             stored[name] = str(place / f"{name}.jsonl")
     return config.model_copy(update={"data": config.data.model_copy(update=stored)})

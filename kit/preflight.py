@@ -1,30 +1,39 @@
 """Everything that can be known before weights load: configuration, data, tokenizer, TRL's arguments.
 
-What would stop a stage later stops the run here, in seconds, with nothing written.
+What would stop a stage later stops the run here, in seconds, with nothing written. The heavy libraries are imported
+once configuration and data have passed.
 """
 
+import importlib.util
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kit import config_file
-from kit.config import Config
+from kit.config import NEEDS, Config
 from kit.data import Data, load_data
-from kit.errors import DataError
-from kit.models.base import Base, find_base
-from kit.models.encoding import Encoded, encode_data
-from kit.stages.arguments import TRAINING_STAGES, build_arguments, trl_problems
-from kit.stages.progress import quiet_libraries
+from kit.errors import ConfigError, DataError
+from kit.runs.folder import RunFolder
+from kit.runs.inputs import is_done
+
+if TYPE_CHECKING:
+    from kit.models.base import Base
+    from kit.models.encoding import Encoded
 
 
 @dataclass(frozen=True)
 class Checked:
     """What a run stands on, checked: the base (its weights not loaded) and the data as its tokens."""
 
-    base: Base
-    encoded: Encoded
+    base: "Base"
+    encoded: "Encoded"
     notes: list[str]
+
+
+def load_config(source: str | Path | Mapping | Config, overrides: Sequence[str] = (), **settings: Any) -> Config:
+    """The validated configuration; raises ConfigError with every problem and its place. See `kit.config_file`."""
+    return config_file.load_config(source, overrides, checks=(_trl_problems,), **settings)
 
 
 def check_model_and_data(config: Config, data: Data, weights: bool = True) -> Checked:
@@ -32,15 +41,17 @@ def check_model_and_data(config: Config, data: Data, weights: bool = True) -> Ch
 
     The base's weights are not loaded. With `weights=False` the demo's are not made either.
     """
-    from kit.compare.stage import judge_of
+    _check_stages_have_data(config, data)
+    _check_trackers(config)
 
-    needing = [stage for stage in config.stages if stage != "sft"]
-    if needing and not data.pairs.train:
-        raise DataError(f"data.preferences: none given, but {', '.join(needing)} need pairs; set it, or run sft alone")
+    from kit.compare.stage import judge_of
+    from kit.models.base import find_base
+    from kit.models.encoding import encode_data
+    from kit.stages.arguments import TRAINING_STAGES, build_arguments
+    from kit.stages.progress import quiet_libraries
+
     if "compare" in config.stages:
         judge_of(config)
-        if not data.prompts.held_out:
-            raise DataError("compare: no held-out prompts; give more data or raise data.eval_fraction")
     with quiet_libraries():
         base = find_base(config, weights)
         for stage in [stage for stage in config.stages if stage in TRAINING_STAGES]:
@@ -49,20 +60,46 @@ def check_model_and_data(config: Config, data: Data, weights: bool = True) -> Ch
     return Checked(base, encoded, [*data.notes, *encoded.notes])
 
 
-def check_run(config: str | Path | Mapping | Config, overrides: Sequence[str] = (), **settings: Any) -> list[str]:
+def check_run(source: str | Path | Mapping | Config, overrides: Sequence[str] = (), **settings: Any) -> list[str]:
     """What a run would do, as lines to read. Loads no weights, writes nothing; raises KitError where it would stop."""
-    from kit.runs.folder import RunFolder
-    from kit.runs.inputs import is_done
-
-    checked_config = config_file.load_config(config, overrides, checks=(trl_problems,), **settings)
-    data = load_data(checked_config.data, checked_config.seed)
-    checked = check_model_and_data(checked_config, data, weights=False)
-    folder = RunFolder(checked_config.run_path)
+    config = load_config(source, overrides, **settings)
+    folder = RunFolder(config.run_path)
+    folder.refuse_strangers()
+    data = load_data(config.data, config.seed)
+    checked = check_model_and_data(config, data, weights=False)
     tokens = sorted(len(prompt.ids) for prompt in checked.encoded.prompts.train)
-    lines = [*checked.notes, f"base: {checked_config.model.base}, {checked.base.precision}"]
+    lines = [*checked.notes, f"base: {config.model.base}, {checked.base.precision}"]
     if tokens:
         lines.append(f"prompts: {tokens[0]} to {tokens[-1]} tokens, median {tokens[len(tokens) // 2]}")
-    for stage in checked_config.stages:
-        done = is_done(stage, checked_config, data.fingerprint, folder)
-        lines.append(f"{stage}: {'done, would be kept' if done else 'would run'}")
+    running: set[str] = set()
+    for stage in config.stages:
+        after = running if stage == "compare" else running & set(NEEDS[stage])
+        if after or not is_done(stage, config, data.fingerprint, folder):
+            running.add(stage)
+        lines.append(f"{stage}: {'would run' if stage in running else 'done, would be kept'}")
     return [*lines, f"run folder: {folder.path}", "all good"]
+
+
+def _check_stages_have_data(config: Config, data: Data) -> None:
+    needing = [stage for stage in config.stages if stage != "sft"]
+    if needing and not data.pairs.train:
+        raise DataError(f"data.preferences: none given, but {', '.join(needing)} need pairs; set it, or run sft alone")
+    if "compare" in config.stages and not data.prompts.held_out:
+        raise DataError("compare: no held-out prompts; give more data or raise data.eval_fraction")
+
+
+def _check_trackers(config: Config) -> None:
+    """Raise ConfigError for a tracker that is asked for and not installed; a trainer would fail on it much later."""
+    names = [config.report_to] if isinstance(config.report_to, str) else config.report_to
+    absent = [name for name in names if name not in ("none", "all") and importlib.util.find_spec(name) is None]
+    if absent:
+        raise ConfigError(f"report_to: {', '.join(absent)} is not installed; `pip install {' '.join(absent)}`, or none")
+
+
+def _trl_problems(raw: Mapping) -> list[config_file.Problem]:
+    """Problems of the `trl:` mappings; TRL is imported only where there is one."""
+    if not any(isinstance(section, Mapping) and section.get("trl") for section in raw.values()):
+        return []
+    from kit.stages.arguments import trl_problems
+
+    return trl_problems(raw)

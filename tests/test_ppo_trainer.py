@@ -136,8 +136,9 @@ class TestAnUpdate:
         def low_ids(completion_ids, **_):
             return [sum(i < 300 for i in ids) / len(ids) for ids in completion_ids]
 
-        ppo = trainer(tmp_path, rollouts=18, reward_funcs=[low_ids], learning_rate=3e-2, lr_scheduler_type="constant", kl_coef=0.0,
-            generation_batch_size=64, per_device_train_batch_size=16, prompts=PROMPTS * 4)  # fmt: skip
+        large = {"generation_batch_size": 64, "per_device_train_batch_size": 16, "prompts": PROMPTS * 4}
+        steep = {"learning_rate": 3e-2, "lr_scheduler_type": "constant", "kl_coef": 0.0}
+        ppo = trainer(tmp_path, rollouts=18, reward_funcs=[low_ids], **large, **steep)
         ppo.train()
         scores = [row["objective/scores"] for row in ppo.state.log_history if "objective/scores" in row]
         assert sum(scores[-3:]) / 3 > sum(scores[:3]) / 3 + 0.1

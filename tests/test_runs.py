@@ -28,7 +28,7 @@ FINGERPRINT = "f" * 64
 def folder(tmp_path) -> RunFolder:
     """A run that has just been started."""
     made = RunFolder(tmp_path / "run")
-    made.create("name: run\n", "run")
+    made.create("run")
     return made
 
 
@@ -216,20 +216,20 @@ class TestLedger:
 
     def test_a_second_run_keeps_the_stages(self, folder):
         finish(folder, "sft")
-        folder.create("name: run\n", "run")
+        folder.create("run")
         assert folder.ledger()["stages"]["sft"]["status"] == "done"
 
     @pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"stages": []}'])
     def test_a_damaged_one_is_told_with_what_to_do(self, folder, content):
         (folder.path / "run.json").write_text(content)
         with pytest.raises(RunError, match=r"run\.json: not a readable ledger; remove it"):
-            folder.create("", "run")
+            folder.create("run")
 
     def test_can_be_removed_as_that_message_says(self, folder):
         finish(folder, "sft")
         (folder.path / "run.json").unlink()
         folder.refuse_strangers()
-        folder.create("", "run")
+        folder.create("run")
         folder.note_done("sft")
         assert folder.ledger()["stages"]["sft"]["status"] == "done"
 
@@ -286,37 +286,22 @@ class TestStageOnDisk:
 
 
 class TestCreate:
-    def test_writes_configuration_and_ledger(self, folder):
-        assert names(folder.path) == ["config.yaml", "run.json"]
-        assert (folder.path / "config.yaml").read_text() == "name: run\n"
+    def test_writes_the_ledger_that_marks_the_folder_as_a_run(self, folder):
+        assert names(folder.path) == ["run.json"]
+        folder.refuse_strangers()
 
     def test_removes_what_a_killed_process_left(self, folder):
         for name in (".sft.999.tmp", ".old-sft"):
             (folder.path / name).mkdir()
             (folder.path / name / "file").touch()
         (folder.path / ".run.json.999.tmp").touch()
-        folder.create("name: run\n", "run")
-        assert names(folder.path) == ["config.yaml", "run.json"]
+        folder.create("run")
+        assert names(folder.path) == ["run.json"]
 
     def test_leaves_the_files_of_the_user(self, folder):
         (folder.path / "notes.txt").touch()
-        folder.create("name: run\n", "run")
+        folder.create("run")
         assert "notes.txt" in names(folder.path)
-
-    def test_a_process_killed_half_way_can_be_followed_by_another(self, tmp_path, monkeypatch):
-        folder, calls = RunFolder(tmp_path / "run"), []
-
-        def killed_at_the_second(path, text):
-            calls.append(path)
-            if len(calls) == 2:
-                raise KeyboardInterrupt
-            write_text(path, text)
-
-        monkeypatch.setattr("kit.runs.folder.write_text", killed_at_the_second)
-        monkeypatch.setattr("kit.runs.files.write_text", killed_at_the_second)
-        with pytest.raises(KeyboardInterrupt):
-            folder.create("name: run\n", "run")
-        folder.refuse_strangers()
 
     def test_a_workplace_is_empty_each_time(self, folder):
         (folder.workplace("sft") / "file").touch()

@@ -195,7 +195,7 @@ def _draw_line(axes: "Axes", line: list[Point], colour: str, name: str, dashed: 
         axes.plot(x[::step], y[::step], color=colour, linewidth=0.7, alpha=0.35)
         x, y = _moving_average(x, y, len(line) // 20)
     step = math.ceil(len(x) / _MOST)
-    axes.plot(x[::step], y[::step], label=name, **style)
+    axes.plot(x[::step], y[::step], label=name, **style)  # type: ignore[arg-type]
 
 
 def _moving_average(x: list[float], y: list[float], window: int) -> tuple[list[float], list[float]]:

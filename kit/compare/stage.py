@@ -1,7 +1,9 @@
 """The compare stage: every arm answers the same held-out prompts; numbers, samples and report go to `out`."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from kit import notices
 from kit.compare.answers import answer_all, choose_prompts
@@ -52,9 +54,10 @@ def compare_arms(config: Config, data: Encoded, base: Base, out: Path, stages: d
         costs={name: _cost(name, stages) for name in stages},
         truth=truth,
     )  # fmt: skip
+    questions: list[list[Mapping[str, Any]]] = [list(prompt.messages) for prompt in prompts]
     metrics = build_metrics(arms, prompts, judge, config.seed)
     curves = {name: _curve(record.path / "metrics.jsonl") for name, record in stages.items()}
-    write_report(out, metrics, [p.messages for p in prompts], arms, curves, _facts(config, base, data, stages, judge))
+    write_report(out, metrics, questions, arms, curves, _facts(config, base, data, stages, judge))
     return StageResult(metrics, f"{len(arms)} arms, {len(prompts)} answers each")
 
 
@@ -78,7 +81,7 @@ def _facts(config: Config, base: Base, data: Encoded, stages: dict[str, StageRec
         "Adapters": f"LoRA rank {config.lora.rank}, alpha {config.lora.alpha}, on {config.lora.targets}",
         "Start and reference": f"one SFT adapter, SHA-256 {stages['sft'].adapter_sha256[:16]}…, for every arm",
         "Preference data": f"{train:,} pairs for training, {held_out:,} held out, split by prompt",
-        "Decoding": f"{decoding}, at most {config.data.max_response_tokens} tokens, one answer each, seed {config.seed}",
+        "Decoding": f"{decoding}, at most {config.data.max_response_tokens} tokens, one answer a prompt",
         "Judge": {TRUTH: "the demo world's truth", REWARD_MODEL: "the reward model that PPO was trained on"}[judge],
         "Cost": "PPO's seconds hold the reward model's; SFT is shared and counted to no other arm",
     }

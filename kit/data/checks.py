@@ -1,13 +1,12 @@
 """Rows that teach nothing, or the wrong thing, are dropped and counted; too many of them stop the run."""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
-from kit.data.rows import Demonstration, Pair, Prompt, answers_of, messages_of
+from kit.data.rows import Pair, Row, answers_of, messages_of
 from kit.errors import DataError
 
 MAX_DROPPED_SHARE = 0.5
-Row = TypeVar("Row", Pair, Demonstration, Prompt)
 
 
 class Drop(NamedTuple):

@@ -6,7 +6,7 @@ from typing import Any
 from kit.data.checks import drop_blank, drop_duplicates, drop_equal, require_enough, summary
 from kit.data.formats import Format, convert, demonstration_format, pair_format, prompt_format
 from kit.data.readers import chosen_side
-from kit.data.rows import Data, Demonstration, Pair, Prompt, Split, T, fingerprint_of, messages_of, prompt_key
+from kit.data.rows import Data, Demonstration, Pair, Prompt, Row, Split, fingerprint_of, messages_of, prompt_key
 from kit.data.sources import Source, read_source
 from kit.data.split import split_rows
 from kit.errors import DataError
@@ -27,7 +27,7 @@ def load_data(settings: Any, seed: int) -> Data:
     notes: list[str] = []
     sides: dict[str, bool] = {}  # prompt key -> held out; filled source by source, so that a prompt keeps its side
 
-    def load(setting: str, recognise: Callable[[Source], Format[T]]) -> Split[T]:
+    def load(setting: str, recognise: Callable[[Source], Format[Row]]) -> Split[Row]:
         rows = _read(getattr(settings, setting), f"data.{setting}", recognise, seed, notes)
         return split_rows(rows, settings.eval_fraction, seed, sides)
 
@@ -55,7 +55,9 @@ def load_data(settings: Any, seed: int) -> Data:
     return Data(pairs, demonstrations, prompts, fingerprint_of(pairs, demonstrations, prompts), notes)
 
 
-def _read(value: Any, setting: str, recognise: Callable[[Source], Format[T]], seed: int, notes: list[str]) -> list[T]:
+def _read(
+    value: Any, setting: str, recognise: Callable[[Source], Format[Row]], seed: int, notes: list[str]
+) -> list[Row]:
     """The clean rows of one source; what was recognised, put right and dropped is added to the notes."""
     source = read_source(value, setting, seed)
     form = recognise(source)

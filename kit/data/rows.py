@@ -57,6 +57,9 @@ class Data:
     notes: list[str]  # what a person wants to know about the data, one fact a line
 
 
+Row = TypeVar("Row", Pair, Demonstration, Prompt)
+
+
 def prompt_key(messages: Sequence[Message]) -> str:
     """The sha256 of a prompt, in hex: roles and words count, runs of whitespace do not. Splits go by it."""
     canonical = [[message["role"], " ".join(message["content"].split())] for message in messages]

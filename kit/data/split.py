@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 
-from kit.data.rows import Split, T, messages_of, prompt_key
+from kit.data.rows import Row, Split, messages_of, prompt_key
 
 
 def hold_out(keys: Iterable[str], fraction: float, seed: int, decided: Mapping[str, bool]) -> dict[str, bool]:
@@ -22,7 +22,7 @@ def hold_out(keys: Iterable[str], fraction: float, seed: int, decided: Mapping[s
     return sides | {key: position < missing for position, key in enumerate(ranked)}
 
 
-def split_rows(rows: Sequence[T], fraction: float, seed: int, decided: dict[str, bool]) -> Split[T]:
+def split_rows(rows: Sequence[Row], fraction: float, seed: int, decided: dict[str, bool]) -> Split[Row]:
     """The rows split by prompt, in their order; the sides of new prompts are added to `decided`."""
     keys = [prompt_key(messages_of(row)) for row in rows]
     decided.update(hold_out(keys, fraction, seed, decided))

@@ -10,7 +10,7 @@ from kit.config import Config, ModelSettings
 from kit.errors import ModelError
 from kit.models.device import Precision, choose_precision
 from kit.models.encoding import Codec
-from kit.models.tokenizer import end_of_turn_ids, load_tokenizer, model_error
+from kit.models.tokenizer import end_of_turn_ids, generation_stops, hub_or_cache, load_tokenizer, model_error
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,9 @@ def find_base(config: Config, weights: bool = True) -> Base:
         if not weights:
             return Base(config.model, location, precision, Codec(build_tokenizer()))
         location = str(ensure_base(demo_folder(config)))
-    return Base(config.model, location, precision, Codec(load_tokenizer(config.model, location)))
+    tokenizer = load_tokenizer(config.model, location)
+    with hub_or_cache(config.model, location):
+        return Base(config.model, location, precision, Codec(tokenizer, generation_stops(config.model, location)))
 
 
 def demo_folder(config: Config) -> Path:
@@ -100,10 +102,11 @@ def nf4_config(precision: Precision) -> Any:
 
 def _load(auto: Any, settings: ModelSettings, base: str, precision: Precision, tokenizer: Any, **kwargs: Any) -> Any:
     try:
-        model = auto.from_pretrained(
-            base, revision=settings.revision, dtype=precision.dtype, quantization_config=nf4_config(precision),
-            device_map={"": precision.device}, trust_remote_code=False, use_safetensors=True, **kwargs,
-        )  # fmt: skip
+        with hub_or_cache(settings, base):
+            model = auto.from_pretrained(
+                base, revision=settings.revision, dtype=precision.dtype, quantization_config=nf4_config(precision),
+                device_map={"": precision.device}, trust_remote_code=False, use_safetensors=True, **kwargs,
+            )  # fmt: skip
     except (OSError, ValueError, RuntimeError) as error:
         if isinstance(error, torch.OutOfMemoryError):
             raise

@@ -20,12 +20,12 @@ IGNORE = -100  # label of a token the loss does not see
 
 
 class Codec:
-    """A tokenizer with its end-of-turn ids; encodes prompts and responses."""
+    """A tokenizer with its end-of-turn ids (`also`: those of the base's generation config); encodes text."""
 
-    def __init__(self, tokenizer: Any) -> None:
+    def __init__(self, tokenizer: Any, also: int | list[int] | None = None) -> None:
         self.tokenizer = tokenizer
         self.end_of_turn = end_of_turn_id(tokenizer)
-        self.stops = frozenset(end_of_turn_ids(tokenizer))
+        self.stops = frozenset(end_of_turn_ids(tokenizer, also))
         self.special = special_texts(tokenizer)
 
     def prompt(self, messages: list[Message]) -> list[int]:

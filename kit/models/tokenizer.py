@@ -52,7 +52,7 @@ def load_tokenizer(settings: ModelSettings, base: str | Path) -> Any:
             tokenizer = AutoTokenizer.from_pretrained(base, revision=settings.revision, trust_remote_code=False)
         except Exception as error:
             raise model_error(settings, error) from None
-        also = _generation_stops(settings, base, config)
+        also = generation_stops(settings, base)
     if tokenizer.eos_token_id is None:
         raise ModelError(f"model.base {settings.base}: its tokenizer has no EOS token; choose a causal language model")
     rows = config.get_text_config().vocab_size
@@ -151,16 +151,17 @@ def model_error(settings: ModelSettings, error: Exception) -> ModelError:
     return ModelError(f"{name}: cannot be loaded: {first}")
 
 
-def _generation_stops(settings: ModelSettings, base: str | Path, config: Any) -> int | list[int] | None:
+def generation_stops(settings: ModelSettings, base: str | Path) -> int | list[int] | None:
     """The ids at which the base itself ends a response, of which it may name more than its tokenizer does.
 
     Qwen2.5-Instruct pads with one of them, and a pad that ends a turn would stop the run at PPO.
     """
-    from transformers import GenerationConfig
+    from transformers import AutoConfig, GenerationConfig
 
     try:
         return GenerationConfig.from_pretrained(base, revision=settings.revision).eos_token_id
     except OSError:  # there is none: transformers then takes the model's
+        config = AutoConfig.from_pretrained(base, revision=settings.revision, trust_remote_code=False)
         return getattr(config.get_text_config(), "eos_token_id", None)
 
 

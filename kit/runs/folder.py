@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from kit.errors import RunError
-from kit.runs.files import file_sha256, publish_folder, value_sha256, write_json, write_text
+from kit.runs.files import file_sha256, publish_folder, value_sha256, write_json
 
 STAGE_FILE = "stage.json"
 ADAPTER_FILE = "adapter_model.safetensors"
@@ -67,14 +67,13 @@ class RunFolder:
                 "choose another name= or output_dir="
             )
 
-    def create(self, config_yaml: str, name: str) -> None:
+    def create(self, name: str) -> None:
         """Make the folder, or enter an existing run's; leftovers of a killed process go."""
         self.path.mkdir(parents=True, exist_ok=True)
         for leftover in [*self.path.glob(".*.tmp"), *self.path.glob(".old-*")]:
             shutil.rmtree(leftover, ignore_errors=True) if leftover.is_dir() else leftover.unlink(missing_ok=True)
-        # The ledger comes first: it marks the folder as a run, should the process be killed in between.
+        # The ledger comes first of all: it marks the folder as a run, should the process be killed right after.
         self._write_ledger({**self.ledger(), "name": name, "status": "running", "versions": versions()})
-        write_text(self.path / "config.yaml", config_yaml)
 
     def ledger(self) -> dict[str, Any]:
         """The content of run.json; an empty ledger where there is none yet."""

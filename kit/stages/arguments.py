@@ -16,14 +16,33 @@ _AUTO_TOKENS = 4096  # tokens in memory at once when micro_batch_size is auto
 
 # TRL's names for what the kit's settings say already, by stage setting; passing one of them twice would be ambiguous.
 _OWNED = {
-    "output_dir": "output_dir and name", "run_name": "name", "seed": "seed", "report_to": "report_to",
-    "per_device_train_batch_size": "{stage}.micro_batch_size", "gradient_accumulation_steps": "{stage}.batch_size",
-    "learning_rate": "{stage}.learning_rate", "num_train_epochs": "{stage}.epochs", "max_steps": "{stage}.max_steps",
-    "bf16": "model.dtype", "fp16": "model.dtype", "use_cpu": "model.dtype", "max_length": "data.max_prompt_tokens",
-    "max_completion_length": "data.max_response_tokens", "num_iterations": "ppo.num_ppo_epochs",
-    "epsilon": "ppo.cliprange", "model_init_kwargs": "model", "hub_token": "the environment variable HF_TOKEN",
-    "push_to_hub": "`hf upload` after the run", "trust_remote_code": "a model that needs no code of its own",
+    "output_dir": "output_dir and name",
+    "run_name": "name",
+    "seed": "seed",
+    "report_to": "report_to",
+    "per_device_train_batch_size": "{stage}.micro_batch_size",
+    "gradient_accumulation_steps": "{stage}.batch_size",
+    "learning_rate": "{stage}.learning_rate",
+    "num_train_epochs": "{stage}.epochs",
+    "max_steps": "{stage}.max_steps",
+    "bf16": "model.dtype",
+    "fp16": "model.dtype",
+    "use_cpu": "model.dtype",
+    "max_length": "data.max_prompt_tokens",
+    "max_completion_length": "data.max_response_tokens",
+    "num_iterations": "ppo.num_ppo_epochs",
+    "epsilon": "ppo.cliprange",
+    "model_init_kwargs": "model",
+    "hub_token": "the environment variable HF_TOKEN",
+    "push_to_hub": "`hf upload` after the run",
+    "trust_remote_code": "a model that needs no code of its own",
     "resume_from_checkpoint": "nothing: run again",
+}
+# The same for PPO alone, which is measured in episodes and rollouts.
+_OWNED_BY_PPO = {
+    "beta": "ppo.kl_coef", "num_train_epochs": "ppo.episodes", "max_steps": "ppo.episodes",
+    "generation_batch_size": "ppo.num_mini_batches", "steps_per_generation": "ppo.num_mini_batches",
+    "num_generations": "ppo.episodes: a prompt comes again in another rollout",
 }  # fmt: skip
 
 
@@ -45,15 +64,16 @@ def trl_problems(raw: Mapping) -> list[Problem]:
         if not given or not isinstance(given, Mapping):
             continue
         known = {field.name for field in fields(config_class(stage)) if field.init}
+        owned = _OWNED | (_OWNED_BY_PPO if stage == "ppo" else {})
         own = set(type(Config().__getattribute__(stage)).model_fields) - {"trl"}
         for name in given:
             path = (stage, "trl", name)
             if name in own:
                 problems.append((path, f"is a setting of the kit; write {stage}.{name}"))
-            elif name in _OWNED:
-                problems.append((path, f"is set by the kit; use {_OWNED[name].format(stage=stage)}"))
+            elif name in owned:
+                problems.append((path, f"is set by the kit; use {owned[name].format(stage=stage)}"))
             elif name not in known:
-                near = did_you_mean(str(name), known - set(_OWNED))
+                near = did_you_mean(str(name), known - set(owned))
                 hint = near if near.startswith(",") else ""
                 problems.append((path, f"no field of TRL's {config_class(stage).__name__}{hint}"))
     return problems
