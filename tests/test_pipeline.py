@@ -3,7 +3,6 @@
 import json
 import random
 import shutil
-import time
 
 import pytest
 from toy import base_folder
@@ -117,9 +116,7 @@ class TestComparison:
 class TestSecondRun:
     def test_of_a_finished_run_trains_nothing(self, copied, capsys):
         before = stamps(copied / "runs" / "toy")
-        started = time.monotonic()
         run = kit.run_pipeline(toy(copied))
-        assert time.monotonic() - started < 10
         assert stamps(run.path) == before and "nothing to train" in capsys.readouterr().out
 
     def test_with_another_kl_coef_trains_ppo_and_compares_and_no_more(self, copied, capsys):

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import time
 from pathlib import Path
 
 import pytest
@@ -213,9 +212,7 @@ class TestUnknownModel:
         from transformers import AutoConfig  # noqa: F401
 
         assert huggingface_hub.constants.HF_HUB_OFFLINE
-        started = time.monotonic()
         yield
-        assert time.monotonic() - started < 5
 
     def text_of(self, base: str) -> str:
         with pytest.raises(ModelError) as caught:
@@ -374,9 +371,7 @@ class TestHubOrCache:
         (cache / "refs").mkdir()
         (cache / "refs" / "main").write_text(commit)
         monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-        started = time.monotonic()
         assert load_tokenizer(ModelSettings(base="org/model"), "org/model").pad_token == "<pad>"
-        assert time.monotonic() - started < 5
 
 
 class TestEndOfTurn:
