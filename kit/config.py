@@ -208,7 +208,7 @@ class PPOSettings(TrainerSettings):
     missing_eos_penalty: Float | None = Field(1.0, description="Subtracted from the score of a cut-off response.")
     whiten_rewards: bool = Field(False, description="Scale the rewards of a rollout to variance 1 (mean kept).")
     rollout_micro_batch_size: MicroBatch = Field(
-        "auto", description="Responses generated at once; trades memory for time. auto: the whole rollout."
+        "auto", description="Responses generated at once; another value draws other samples. auto: the whole rollout."
     )
 
     @property
