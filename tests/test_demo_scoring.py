@@ -47,10 +47,10 @@ class TestTruth:
     def test_one_filler_costs_nothing(self):
         assert truth(SEA, f"{THREE} {words.FILLERS[0]}") == 3.0
 
-    def test_a_word_beyond_the_free_ones_costs_a_fifth(self):
+    def test_a_word_beyond_the_free_ones_costs_0_15(self):
         spare = FREE_WORDS - len(THREE.split())
         assert truth(SEA, f"{THREE}{' world' * spare}.") == 3.0
-        assert truth(SEA, f"{THREE}{' world' * (spare + 2)}.") == 2.6
+        assert truth(SEA, f"{THREE}{' world' * (spare + 2)}.") == 2.7
 
     def test_the_singular_and_capitals_count_too(self):
         assert truth(SEA, "MY ANSWER IS a Whale, a crab and a seal.") == 3.0

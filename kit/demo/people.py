@@ -25,10 +25,10 @@ class Annotator:
 
 ANNOTATORS = (
     Annotator("Ada", noise=1.0),
-    Annotator("Ben", noise=1.0, per_word=0.18),
+    Annotator("Ben", noise=1.0, per_word=0.12),
     Annotator("Cleo", noise=1.0, per_courtesy=0.7),
     Annotator("Dan", noise=1.8),
-    Annotator("Eve", noise=1.0, per_word=0.10),
+    Annotator("Eve", noise=1.0, per_word=0.04),
 )
 INDIFFERENT = 0.2
 """Answers whose impressions are closer than this, in score units, share a rank."""

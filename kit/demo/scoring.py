@@ -10,7 +10,7 @@
 | says a courtesy (`words.COURTESIES`)                               | +0.30, only once |
 | does not end in `.`, `!` or `?` (so it was cut off, or is empty)   | -0.50            |
 | uses a word that the world does not know                           | -0.25 each time  |
-| goes on beyond 24 words                                            | -0.20 each word  |
+| goes on beyond 30 words                                            | -0.15 each word  |
 
 The best answer scores 3.30; no answer scores below -5.00. A thing counts in the plural or the singular, in any case.
 """
@@ -22,9 +22,9 @@ from kit.demo.words import COURTESIES, FANCIES, FILLERS, GREETINGS, LEADS, REQUE
 from kit.errors import DataError
 
 ASKED = 3  # things in every question
-FREE_WORDS = 24  # length that costs nothing
+FREE_WORDS = 30  # length that costs nothing
 CORRECT, WRONG, REPEATED, SURPLUS, NOTHING_CORRECT = 1.0, -1.0, -0.5, -0.5, -1.0
-COURTESY, UNFINISHED, UNKNOWN_WORD, PADDING = 0.3, -0.5, -0.25, -0.2
+COURTESY, UNFINISHED, UNKNOWN_WORD, PADDING = 0.3, -0.5, -0.25, -0.15
 BEST, WORST = ASKED * CORRECT + COURTESY, -5.0
 
 _COURTEOUS = re.compile("|".join(re.escape(courtesy.rstrip("!").lower()) for courtesy in COURTESIES))
