@@ -1,10 +1,12 @@
 """The whole pipeline at toy size: every file of the contract, what a second run does, and what a failure leaves."""
 
+import gc
 import json
 import random
 import shutil
 
 import pytest
+import torch
 from toy import base_folder
 
 import kit
@@ -191,6 +193,30 @@ class TestCompareRun:
 
         with pytest.raises(kit.ConfigError, match="trains nothing"):
             compare_run(copied / "runs" / "toy", ["ppo.kl_coef=1"])
+
+
+class TestMemory:
+    def test_the_base_is_in_memory_once_in_every_stage(self, tmp_path, monkeypatch):
+        import kit.stages.dpo
+        import kit.stages.ppo
+        import kit.stages.reward
+        import kit.stages.sft
+
+        seen = {}
+
+        def counting(train):
+            def trained(trainer, stage, out):
+                embeddings = [m.weight for m in gc.get_objects() if isinstance(m, torch.nn.Embedding)]
+                seen[stage] = len({weight.data_ptr() for weight in embeddings})
+                return train(trainer, stage, out)
+
+            return trained
+
+        for module in (kit.stages.sft, kit.stages.reward, kit.stages.ppo, kit.stages.dpo):
+            monkeypatch.setattr(module, "train_with_progress", counting(module.train_with_progress))
+        gc.collect()
+        kit.run_pipeline(toy(tmp_path, stages=["sft", "reward", "ppo", "dpo"]))
+        assert seen == {"sft": 1, "reward": 1, "ppo": 1, "dpo": 1}
 
 
 def transcripts(count):
