@@ -16,6 +16,7 @@ from kit.models.device import Precision
 from kit.models.encoding import Codec
 from kit.models.roles import Roles, policy_roles
 
+_FOLDERS: list[tempfile.TemporaryDirectory] = []  # removed when the tests end
 LORA = LoraSettings(rank=4, alpha=8, dropout=0.0)
 QUESTIONS = ["Name three animals.", "Name three red fruits, please.", "What is the time?", "Say hello."]
 
@@ -23,7 +24,7 @@ QUESTIONS = ["Name three animals.", "Name three red fruits, please.", "What is t
 @functools.cache
 def base_folder() -> Path:
     """A saved Qwen2 of two layers with random weights and the demo's tokenizer."""
-    folder = Path(tempfile.mkdtemp(prefix="kit-toy-"))
+    folder = _folder()
     tokenizer = build_tokenizer()
     set_seed(0)
     config = Qwen2Config(
@@ -58,7 +59,7 @@ def toy_base(nf4: bool = False) -> Base:
 @functools.cache
 def adapters(nf4: bool = False) -> tuple[Path, Path]:
     """(SFT, reward) adapter folders whose weights differ from each other and from the base."""
-    base, root = toy_base(nf4), Path(tempfile.mkdtemp(prefix="kit-toy-"))
+    base, root = toy_base(nf4), _folder()
     set_seed(1)
     policy = new_policy(base.causal_lm(), LORA)
     _shake(policy, 0.2)
@@ -78,6 +79,11 @@ def rows(*lengths: int, seed: int = 0) -> list[list[int]]:
     """Rows of random ordinary token ids."""
     generator = torch.Generator().manual_seed(seed)
     return [torch.randint(20, 200, (length,), generator=generator).tolist() for length in lengths]
+
+
+def _folder() -> Path:
+    _FOLDERS.append(tempfile.TemporaryDirectory(prefix="kit-toy-"))
+    return Path(_FOLDERS[-1].name)
 
 
 def _shake(model: torch.nn.Module, scale: float) -> None:
