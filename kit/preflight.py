@@ -51,7 +51,7 @@ def check_model_and_data(config: Config, data: Data, weights: bool = True) -> Ch
     from kit.stages.progress import quiet_libraries
 
     if "compare" in config.stages:
-        judge_of(config)
+        judge_of(config, data.prompts.held_out)
     with quiet_libraries():
         base = find_base(config, weights)
         for stage in [stage for stage in config.stages if stage in TRAINING_STAGES]:

@@ -1,7 +1,7 @@
 """The compare stage: every arm answers the same held-out prompts; numbers, samples and report go to `out`."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,27 +10,31 @@ from kit.compare.answers import answer_all, choose_prompts
 from kit.compare.report import write_report
 from kit.compare.result import REWARD_MODEL, TRUTH, build_metrics
 from kit.config import Config
-from kit.demo.world import truth_of_messages
+from kit.data import Prompt
+from kit.demo.world import is_demo_prompt, truth_of_messages
 from kit.errors import ConfigError, DataError
 from kit.models.base import Base
-from kit.models.encoding import Encoded
+from kit.models.encoding import Encoded, EncodedPrompt
 from kit.runs.folder import StageRecord
 from kit.stages.result import StageResult
 
 ARMS = ("sft", "dpo", "ppo")
 
 
-def judge_of(config: Config) -> str:
-    """Who judges: what is set or, for auto, the truth where it is known and else the reward model.
+def judge_of(config: Config, prompts: Sequence[Prompt | EncodedPrompt]) -> str:
+    """Who judges the answers to these held-out prompts: what is set or, for auto, the truth where it is known.
 
-    Raises ConfigError for a judge that this run cannot have.
+    The truth is known when every prompt is a question of the demo world; else the reward model judges. Raises
+    ConfigError for a judge that this run cannot have.
     """
-    demo, judge = config.data.preferences == "demo", config.compare.judge
-    if judge == "truth" and not demo:
+    known = all(is_demo_prompt(prompt.messages) for prompt in prompts)
+    wanted = config.compare.judge
+    judge = (TRUTH if known else REWARD_MODEL) if wanted == "auto" else wanted
+    if judge == TRUTH and not known:
         raise ConfigError("compare.judge truth: the truth is known in the demo world only; use auto or reward_model")
-    if judge in ("auto", "reward_model") and not demo and "reward" not in config.stages:
+    if judge == REWARD_MODEL and "reward" not in config.stages:
         raise ConfigError("compare needs a judge: add stage `reward` to `stages`, or use the demo data")
-    return (TRUTH if demo else REWARD_MODEL) if judge == "auto" else judge
+    return judge
 
 
 def compare_arms(config: Config, data: Encoded, base: Base, out: Path, stages: dict[str, StageRecord]) -> StageResult:
@@ -38,8 +42,8 @@ def compare_arms(config: Config, data: Encoded, base: Base, out: Path, stages: d
 
     `stages` are the finished training stages by name.
     """
-    judge = judge_of(config)
-    truth = truth_of_messages if config.data.preferences == "demo" else None
+    judge = judge_of(config, data.prompts.held_out)
+    truth = truth_of_messages if all(is_demo_prompt(p.messages) for p in data.prompts.held_out) else None
     if judge == REWARD_MODEL:
         notices.warn(
             "the reward model judges the comparison, and PPO was trained on that very score: its verdict favours PPO"
