@@ -4,7 +4,8 @@ import pytest
 import torch
 from toy import rows, toy_roles
 
-from kit.models.generation import pad_rows, sample, score, sequence_kl_nats
+from kit.models.decoding import pad_rows
+from kit.models.generation import sample, score, sequence_kl_nats
 
 
 @pytest.fixture(scope="module")

@@ -66,20 +66,44 @@ class TestTokenRewards:
     def test_the_score_lies_on_the_last_real_token_and_not_one_later(self):
         mask = torch.tensor([[1, 1, 1, 0], [1, 1, 1, 1], [1, 0, 0, 0]])
         zero = torch.zeros(3, 4)
-        rewards = ppo_math.token_rewards(torch.tensor([2.0, 3.0, 5.0]), zero, zero, mask, kl_coef=0.1)
+        rewards = ppo_math.token_rewards(torch.tensor([2.0, 3.0, 5.0]), zero, mask, kl_coef=0.1)
         assert rewards.tolist() == [[0, 0, 2, 0], [0, 0, 0, 3], [5, 0, 0, 0]]
 
     def test_the_kl_penalty_is_minus_kl_coef_times_the_log_ratio_to_the_reference(self):
         mask = torch.tensor([[1, 1, 0]])
         logps, ref = torch.tensor([[-1.0, -2.0, -9.0]]), torch.tensor([[-1.5, -1.0, -3.0]])
-        rewards = ppo_math.token_rewards(torch.tensor([1.0]), logps, ref, mask, kl_coef=0.2)
+        kl = ppo_math.token_kl(logps, ref, mask)
+        rewards = ppo_math.token_rewards(torch.tensor([1.0]), kl, mask, kl_coef=0.2)
         torch.testing.assert_close(rewards, torch.tensor([[-0.2 * 0.5, -0.2 * -1.0 + 1.0, 0.0]]))
 
-    def test_moving_away_from_the_reference_costs_reward(self):
-        mask, ref = torch.ones(1, 2, dtype=torch.long), torch.full((1, 2), -2.0)
-        near = ppo_math.token_rewards(torch.zeros(1), ref, ref, mask, 0.1).sum()
-        far = ppo_math.token_rewards(torch.zeros(1), ref + 1, ref, mask, 0.1).sum()
-        assert far < near
+
+class TestTokenKL:
+    LOGPS, REF = torch.tensor([[-1.0, -2.0, -9.0]]), torch.tensor([[-1.5, -1.0, -3.0]])
+    MASK = torch.tensor([[1, 1, 0]])
+
+    def test_k1_is_the_log_ratio_and_may_be_negative(self):
+        assert ppo_math.token_kl(self.LOGPS, self.REF, self.MASK, "k1").tolist() == [[0.5, -1.0, 0.0]]
+
+    def test_k3_is_ratio_minus_1_minus_log_ratio_and_never_negative(self):
+        wanted = [[math.exp(-0.5) - 1 + 0.5, math.exp(1.0) - 1 - 1.0, 0.0]]
+        torch.testing.assert_close(ppo_math.token_kl(self.LOGPS, self.REF, self.MASK, "k3"), torch.tensor(wanted))
+
+    @pytest.mark.parametrize("estimator", ["k1", "k3"])
+    def test_the_mean_over_samples_is_the_kl_of_the_two_distributions(self, estimator):
+        p, q = torch.tensor([0.6, 0.3, 0.1]), torch.tensor([0.2, 0.5, 0.3])
+        per_outcome = ppo_math.token_kl(p.log()[None], q.log()[None], torch.ones(1, 3), estimator)[0]
+        torch.testing.assert_close((p * per_outcome).sum(), (p * (p / q).log()).sum())
+
+
+class TestAdaptedKLCoef:
+    def test_it_rises_above_the_target_and_falls_below(self):
+        assert ppo_math.adapted_kl_coef(0.1, 12.0, 6.0, 100, 1000) == pytest.approx(0.1 * 1.02)
+        assert ppo_math.adapted_kl_coef(0.1, 5.7, 6.0, 100, 1000) == pytest.approx(0.1 * 0.995)
+        assert ppo_math.adapted_kl_coef(0.1, 6.0, 6.0, 100, 1000) == 0.1
+
+    def test_one_rollout_never_moves_it_by_more_than_a_fifth_of_its_share_of_the_horizon(self):
+        assert ppo_math.adapted_kl_coef(0.1, 1e6, 6.0, 100, 1000) == pytest.approx(0.1 * 1.02)
+        assert ppo_math.adapted_kl_coef(0.1, -1e6, 6.0, 100, 1000) == pytest.approx(0.1 * 0.98)
 
 
 class TestMaskedMean:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from toy import adapters, rows, toy_base, toy_roles
 
-from kit.models.generation import pad_rows
+from kit.models.decoding import pad_rows
 from kit.models.roles import ADAPTERS, policy_roles
 
 
@@ -83,7 +83,7 @@ class TestUse:
         with roles.use("reward"), torch.no_grad():
             roles.hidden(*inputs)
         with roles.use("critic"):
-            roles.values(*inputs).sum().backward()
+            roles.values(roles.hidden(*inputs)).sum().backward()
         gradients = [p.grad for n, p in roles.model.named_parameters() if ".critic." in n]
         assert all(g is not None for g in gradients) and any(g.abs().sum() > 0 for g in gradients)
         assert all(p.grad is None for n, p in roles.model.named_parameters() if ".default." in n or ".reward." in n)

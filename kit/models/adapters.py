@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model, set_peft_model_state_dict
+from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 
 from kit.config import LoraSettings
@@ -132,6 +132,11 @@ def load_training_state(roles: Any, folder: str | Path) -> None:
     with torch.no_grad():
         for name, value in stored.items():
             parameters[name].copy_(value)
+
+
+def policy_weights(roles: Any) -> dict[str, torch.Tensor]:
+    """The policy adapter's weights under PEFT's names, as in an adapter file."""
+    return get_peft_model_state_dict(roles.model, adapter_name="default", save_embedding_layers=False)
 
 
 def _is_critic(name: str) -> bool:

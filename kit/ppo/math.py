@@ -28,14 +28,24 @@ def masked_whiten(x: Tensor, mask: Tensor, shift_mean: bool = True) -> Tensor:
     return (whitened if shift_mean else whitened + mean) * mask
 
 
-def token_rewards(scores: Tensor, logps: Tensor, ref_logps: Tensor, mask: Tensor, kl_coef: float) -> Tensor:
+def token_kl(logps: Tensor, ref_logps: Tensor, mask: Tensor, estimator: str = "k1") -> Tensor:
+    """Estimate of KL(policy || reference) at each sampled token, in nats; zero outside the mask.
+
+    k1 is log p - log q: unbiased, and negative for some tokens. k3 is q/p - 1 - log(q/p): unbiased, never negative, of
+    lower variance near 0. Source: Schulman 2020, joschu.net/blog/kl-approx.html; TRL 1.12 has the same two.
+    """
+    log_ratio = (ref_logps - logps) * mask
+    return -log_ratio if estimator == "k1" else torch.expm1(log_ratio) - log_ratio
+
+
+def token_rewards(scores: Tensor, kl: Tensor, mask: Tensor, kl_coef: float) -> Tensor:
     """The reward of each token: the KL penalty everywhere, and the score [b] on the last real token.
 
-    r_t = -kl_coef * (logp_t - ref_logp_t) + score at the response's last token (its EOS, or the last one sampled).
+    r_t = -kl_coef * kl_t + score at the response's last token (its EOS, or the last one sampled).
     Source: Ziegler et al. 2019, arXiv:1909.08593, eq. 2. TRL 1.12 put the score one token later, on the first
     padding token (huggingface/trl#3750).
     """
-    rewards = -kl_coef * (logps - ref_logps) * mask
+    rewards = -kl_coef * kl * mask
     last = mask.long().sum(1) - 1
     rewards[torch.arange(len(rewards), device=rewards.device), last] += scores
     return rewards
@@ -72,6 +82,16 @@ def value_loss(values: Tensor, old_values: Tensor, returns: Tensor, mask: Tensor
     """
     clipped = torch.clamp(values, old_values - cliprange_value, old_values + cliprange_value)
     return 0.5 * torch.maximum((values - returns).square(), (clipped - returns).square()) * mask
+
+
+def adapted_kl_coef(kl_coef: float, kl_nats: float, target_kl: float, episodes: int, horizon: int) -> float:
+    """The next KL coefficient, from the KL of the last rollout: up where it is above the target, down where below.
+
+    kl_coef * (1 + clip(KL / target - 1, -0.2, 0.2) * episodes / horizon). Source: Ziegler et al. 2019,
+    arXiv:1909.08593, section 2.2; `adap_kl_ctrl` of TRL until 0.11.
+    """
+    error = min(max(kl_nats / target_kl - 1, -0.2), 0.2)
+    return kl_coef * (1 + error * episodes / horizon)
 
 
 def explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> Tensor:

@@ -14,13 +14,16 @@ import torch
 from torch import Tensor
 from torch.utils.data import Sampler
 
+_OF_ROWS = ("input_ids", "attention_mask")  # [b, s]; the others are [b, r]
+
 
 @dataclass(frozen=True)
 class Rollout:
-    """Responses with all that PPO needs of them. Tensors are [b, s] or [b, r]; log-probabilities are the old policy's.
+    """Responses with all that PPO needs of them; log-probabilities and values are the old policy's and critic's.
 
-    `predictor` [b, r] is the index in the row of the token before each response token: where its log-probability
-    and the value before it are read. Nothing is inferred from token ids.
+    input_ids and attention_mask are [b, s], all else [b, r]. `predictor` is the index in the row of the token before
+    each response token: where its log-probability and the value before it are read. `index` [b] numbers the rows.
+    Nothing is inferred from token ids.
     """
 
     input_ids: Tensor
@@ -32,14 +35,15 @@ class Rollout:
     values: Tensor
     advantages: Tensor
     returns: Tensor
+    index: Tensor
 
     def rows(self, index: Tensor) -> dict[str, Tensor]:
-        """Some of the rows, as a plain mapping for the trainer."""
-        return {f.name: getattr(self, f.name)[index] for f in fields(self)}
+        """Some of the rows, as a plain mapping for the trainer, without the padding that none of them needs."""
+        return trimmed({f.name: getattr(self, f.name)[index] for f in fields(self)})
 
 
 def lay_out(prompts: list[list[int]], responses: list[list[int]], pad: int, device: Any) -> dict[str, Tensor]:
-    """input_ids [b, s], attention_mask [b, s], mask [b, r] and predictor [b, r] of prompt and response ids."""
+    """input_ids [b, s], attention_mask [b, s], mask [b, r], predictor [b, r] and index [b] of prompts and responses."""
     width = max(len(p) + len(r) for p, r in zip(prompts, responses, strict=True))
     longest = max(map(len, responses))
     input_ids = torch.full((len(prompts), width), pad)
@@ -52,17 +56,30 @@ def lay_out(prompts: list[list[int]], responses: list[list[int]], pad: int, devi
         attention_mask[i, : len(row)] = 1
         mask[i, : len(response)] = 1
     predictor = (starts[:, None] - 1 + torch.arange(longest)).clamp(max=width - 2)
-    tensors = {"input_ids": input_ids, "attention_mask": attention_mask, "mask": mask, "predictor": predictor}
+    tensors = {
+        "input_ids": input_ids, "attention_mask": attention_mask, "mask": mask, "predictor": predictor,
+        "index": torch.arange(len(prompts)),
+    }  # fmt: skip
     return {name: tensor.to(device) for name, tensor in tensors.items()}
 
 
-def response_labels(input_ids: Tensor, predictor: Tensor, mask: Tensor) -> Tensor:
-    """Labels [b, s] that hold the response's tokens and -100 elsewhere."""
-    labels = torch.full_like(input_ids, -100)
-    positions = (predictor + 1)[mask.bool()]
-    rows = torch.arange(len(input_ids), device=input_ids.device)[:, None].expand_as(predictor)[mask.bool()]
-    labels[rows, positions] = input_ids[rows, positions]
-    return labels
+def trimmed(batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The batch with as many columns as its longest row and its longest response need."""
+    s, r = int(batch["attention_mask"].sum(1).max()), int(batch["mask"].sum(1).max())
+    cut = {n: t if t.dim() == 1 else t[:, : s if n in _OF_ROWS else r] for n, t in batch.items()}
+    return cut | {"predictor": cut["predictor"].clamp(max=max(s - 2, 0))}
+
+
+def response_places(batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """(row, column) of the token before each response token, both [n]; n runs over all responses, row by row."""
+    on = batch["mask"].bool()
+    rows = torch.arange(len(on), device=on.device)[:, None].expand_as(on)
+    return rows[on], batch["predictor"][on]
+
+
+def in_place(numbers: Tensor, mask: Tensor) -> Tensor:
+    """Numbers [n], one a response token, laid out as [b, r]; 0 outside the mask. Keeps the gradient."""
+    return torch.zeros(mask.shape, dtype=numbers.dtype, device=numbers.device).masked_scatter(mask.bool(), numbers)
 
 
 class PromptOrder(Sampler[int]):

@@ -1,46 +1,62 @@
 """PPOTrainer: TRL's RLOOTrainer with a learned critic instead of the leave-one-out baseline.
 
-TRL removed its PPOTrainer in 1.13 (huggingface/trl#7020); this one carries PPO on. Generation, reward functions with
-weights, logging, accelerate and the fused LM head are inherited; the baseline, the losses and the checkpoints are ours.
-Policy, reference, reward and critic are adapters on one base (`kit.models.roles`).
+TRL removed its PPOTrainer in 1.13 (huggingface/trl#7020); this one carries PPO on. Reward functions with weights,
+logging, accelerate, vLLM and continuous batching are inherited; the rollout, the baseline, the losses and the
+checkpoints are ours. Policy, reference, reward and critic are adapters on one base (`kit.models.roles`).
 
-Where it differs from TRL 1.12's on purpose: old log-probabilities come from the same forward as the new ones, so the
-ratio starts at 1; the score lies on the last real token; masks come from lengths, never from token ids; means are over
-tokens, not padding; gradients are clipped; policy and critic back-propagate one after the other, so that one graph
-lives at a time and checkpointed layers are recomputed under the adapter that ran them; checkpoints hold the critic.
+Where it differs from TRL 1.12's on purpose (tests/test_ppo_parity.py shows both numbers):
+- the score lies on the last real token, not on the padding after it;
+- masks come from lengths, never from token ids, so an EOS that equals the pad token keeps its place;
+- losses and metrics are means over response tokens, not over padding; the value loss leaves the padding out too;
+- gradients are clipped, policy and critic apart, and one that is not finite stops the run before the step;
+- policy and critic back-propagate one after the other, so that one graph lives at a time and checkpointed layers are
+  recomputed under the adapter that ran them;
+- checkpoints hold the critic, the KL coefficient and all else that a resumed run needs.
 """
 
-from collections.abc import Callable
+import json
+import math
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 from datasets import Dataset
-from torch import Tensor
+from torch import Tensor, nn
 from trl import RLOOTrainer
 from trl.models.utils import disable_gradient_checkpointing
 
+from kit import notices
 from kit.errors import DataError, TrainingStopped
-from kit.models.adapters import keep_weights, load_training_state, save_training_state
-from kit.models.generation import pad_rows
+from kit.models.adapters import keep_weights, load_training_state, policy_weights, save_training_state
+from kit.models.decoding import Sampled, pad_rows, sample_responses
 from kit.models.roles import Roles
 from kit.ppo import math as ppo_math
+from kit.ppo.carried import Carried
 from kit.ppo.config import PPOConfig
-from kit.ppo.rollout import PromptOrder, Rollout, lay_out, response_labels
+from kit.ppo.head import Head
+from kit.ppo.rollout import PromptOrder, Rollout, in_place, lay_out, response_places, trimmed
+
+_SAMPLES_PER_ROLLOUT = 8  # rows of completions.jsonl
 
 
 class PPOTrainer(RLOOTrainer):
-    """Proximal policy optimisation of the `policy` role against the `reward` role, with the `critic` role as baseline.
+    """Proximal policy optimisation of the `policy` role against the `reward` role, with a critic as baseline.
 
     Args:
-        roles: the four roles on one base (`kit.models.roles.policy_roles`); the reference is copied from the policy.
+        roles: the roles on one base (`kit.models.roles.policy_roles`); the reference is copied from the policy.
         args: a PPOConfig; gradient steps per rollout follow from its batch sizes.
         train_dataset: rows with a `prompt` (text or messages); other columns reach the reward functions.
         processing_class: the tokenizer; its pad token must end no response.
-        reward_funcs: None for the reward role's score, or callables as RLOOTrainer takes them, weighted by
-            `args.reward_weights`; `trainer.score_responses` is the reward role as such a callable.
+        reward_funcs: "reward_model" for the reward role's score, and callables as RLOOTrainer takes them, weighted by
+            `args.reward_weights`. Each is logged as `rewards/<name>`.
 
     Raises DataError where there are fewer prompts than one rollout takes (TRL 1.12 waited for ever), and
-    TrainingStopped, before the optimizer step, on a score, value or loss that is not finite.
+    TrainingStopped, before the optimizer step, on a score, value, loss or gradient that is not finite, and where a
+    guard (`kit.ppo.guards`) has complained too often; `carried.best_policy` then holds the best policy so far.
     """
 
     _tag_names: ClassVar[list[str]] = ["trl", "ppo"]
@@ -52,7 +68,7 @@ class PPOTrainer(RLOOTrainer):
         args: PPOConfig,
         train_dataset: Dataset,
         processing_class: Any,
-        reward_funcs: list[Callable] | None = None,
+        reward_funcs: Sequence[Callable | str] = ("reward_model",),
         callbacks: list | None = None,
     ) -> None:
         if args.max_steps <= 0:
@@ -62,11 +78,11 @@ class PPOTrainer(RLOOTrainer):
                 f"PPO: {len(train_dataset)} prompts, but one rollout takes {args.generation_batch_size}; give more "
                 "prompts or lower ppo.batch_size x ppo.num_mini_batches"
             )
-        self.roles = roles
+        self.roles, self.carried = roles, Carried(args)
         with keep_weights(roles.model):  # RLOOTrainer casts the adapters of a quantised base to bfloat16
             super().__init__(
                 model=roles.model,
-                reward_funcs=reward_funcs or [self.score_responses],
+                reward_funcs=[self.reward_model if func == "reward_model" else func for func in reward_funcs],
                 args=args,
                 train_dataset=train_dataset,
                 processing_class=processing_class,
@@ -75,13 +91,21 @@ class PPOTrainer(RLOOTrainer):
         if self._tokenizer.pad_token_id in self.eos_token_ids:
             raise DataError("PPO: the pad token also ends a turn; give the tokenizer a pad token of its own")
         self._rollout: Rollout | None = None
+        self._sampled: Sampled | None = None
         self._slices: list[dict[str, Tensor]] = []
+        self._prompts: list[Any] = []
+        self._token_sums: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
+        self._scored_at = time.perf_counter()
 
     @property
     def _steps_per_rollout(self) -> int:
         """Optimizer steps between two rollouts."""
         mini_batches = self.args.steps_per_generation // self.args.gradient_accumulation_steps
         return self.args.num_ppo_epochs * mini_batches
+
+    @property
+    def _rollouts_done(self) -> int:
+        return self.state.global_step // self._steps_per_rollout
 
     def _get_train_sampler(self, dataset: Dataset | None = None) -> PromptOrder:
         """The prompts of the whole run as one pass, so that a resumed run finds its place."""
@@ -117,166 +141,354 @@ class PPOTrainer(RLOOTrainer):
 
     def _generate_and_score_completions(self, inputs: list[dict]) -> Rollout:
         """Responses to the prompts with old and reference log-probabilities, values, advantages and returns."""
-        prompts = [row["prompt"] for row in inputs]
-        prompt_ids, response_ids, completions = self._generate(prompts)
+        self._prompts = prompts = [row["prompt"] for row in inputs]
+        with self._timed("rollout"):
+            prompt_ids, response_ids, completions = self._generate(prompts)
         batch = lay_out(prompt_ids, response_ids, self._tokenizer.pad_token_id, self.accelerator.device)
         mask = batch["mask"]
-        with torch.no_grad(), disable_gradient_checkpointing(self.model, self.args.gradient_checkpointing_kwargs):
-            logps, entropy = self._in_micro_batches(self._logps_and_entropy, batch)
-            with self.roles.use("reference"):
-                ref_logps, _ = self._in_micro_batches(self._logps_and_entropy, batch)
-            with self.roles.use("critic"):
-                (values,) = self._in_micro_batches(lambda part: (self._values(part),), batch)
+        with (
+            self._timed("scoring"),
+            torch.no_grad(),
+            disable_gradient_checkpointing(self.model, self.args.gradient_checkpointing_kwargs),
+        ):
+            logps, values = self._old_policy_and_critic(batch)
+            with self.roles.merged("reference"):
+                ref_logps = self._scored(batch, lambda part, states: self._logps(part, states)[0])
             rows = [{**row, "prompt_ids": ids} for row, ids in zip(inputs, prompt_ids, strict=True)]
             by_function = self._calculate_rewards(rows, prompts, completions, response_ids)
+        self._sampled, self._scored_at = None, time.perf_counter()
 
         raw_scores = (by_function * self.reward_weights.to(by_function.device)).sum(1)
         ended = torch.tensor([ids[-1] in self.eos_token_ids for ids in response_ids], device=mask.device)
-        scores = raw_scores
-        if self.args.missing_eos_penalty is not None:
-            scores = scores - self.args.missing_eos_penalty * ~ended
-        self._stop_unless_finite("score", scores)
-        self._stop_unless_finite("value", values)
-        self._stop_unless_finite("log-probability", logps)
+        for what, numbers in {"score": raw_scores, "value": values, "log-probability": logps}.items():
+            self._stop_unless_finite(what, numbers, batch["index"])
+        scores = self._shaped(raw_scores, ended)
 
-        rewards = ppo_math.token_rewards(scores, logps, ref_logps, mask, self.args.kl_coef)
+        kl_coef, kl = self.carried.kl_coef, ppo_math.token_kl(logps, ref_logps, mask, self.args.kl_estimator)
+        rewards = ppo_math.token_rewards(scores, kl, mask, kl_coef)
+        kl_nats, penalty = kl.sum(1), -kl_coef * kl.sum(1)
         if self.args.whiten_rewards:
             rewards = ppo_math.masked_whiten(rewards, mask, shift_mean=False)
         advantages = ppo_math.advantages_gae(rewards, values, mask, self.args.gamma, self.args.lam)
         returns = advantages + values * mask
-        self._note(
-            {
-                "objective/scores": raw_scores.mean(),
-                "objective/rlhf_reward": rewards.sum(1).mean(),
-                "objective/kl": ((logps - ref_logps) * mask).sum(1).mean(),
-                "objective/entropy": ppo_math.masked_mean(entropy, mask),
-                "val/explained_variance": ppo_math.explained_variance(values, returns, mask),
-                "val/mean": ppo_math.masked_mean(values, mask),
-                "lengths/mean": mask.sum(1).float().mean(),
-                "eos_rate": ended.float().mean(),
-                "episode": (self.state.global_step // self._steps_per_rollout + 1) * len(prompts),
-            }
-            | {f"rewards/{n}": by_function[:, i].mean() for i, n in enumerate(self.reward_func_names)}
-        )
+        metrics = {
+            "objective/scores": float(raw_scores.mean()),
+            "objective/kl": float(kl_nats.mean()),
+            "objective/entropy": float(-logps.sum(1).mean()),
+            "objective/non_score_reward": float(penalty.mean()),
+            "objective/rlhf_reward": float((scores + penalty).mean()),
+            "policy/token_entropy": float(-ppo_math.masked_mean(logps, mask)),
+            "val/explained_variance": float(ppo_math.explained_variance(values, returns, mask)),
+            "val/mean": float(ppo_math.masked_mean(values, mask)),
+            "lengths/mean": float(mask.sum(1).float().mean()),
+            "lengths/max": float(mask.sum(1).max()),
+            "eos_rate": float(ended.float().mean()),
+            "kl_coef": kl_coef,
+            "episode": float((self._rollouts_done + 1) * len(prompts)),
+        }
+        metrics |= {f"rewards/{n}": float(by_function[:, i].mean()) for i, n in enumerate(self.reward_func_names)}
+        self._note(metrics)
+        self._keep_samples(completions, raw_scores, by_function, advantages, kl_nats, mask, ended)
+        self._look_after(metrics)
+        if self.args.kl_control == "adaptive":
+            self.carried.kl_coef = ppo_math.adapted_kl_coef(
+                kl_coef, metrics["objective/kl"], self.args.target_kl, len(prompts), self.args.kl_horizon
+            )
+        whitened = ppo_math.masked_whiten(advantages, mask) if self.args.whiten_advantages else advantages
         return Rollout(
-            **batch, logps=logps, ref_logps=ref_logps, values=values,
-            advantages=ppo_math.masked_whiten(advantages, mask), returns=returns,
+            **batch, logps=logps, ref_logps=ref_logps, values=values, advantages=whitened, returns=returns
         )  # fmt: skip
 
     def _generate_single_turn(self, prompt_ids: list[list[int]], images: Any, fields: Any) -> list[list[int]]:
-        """Response ids per prompt, generated `rollout_micro_batch_size` at a time."""
-        size = self.args.rollout_micro_batch_size or len(prompt_ids)
-        parts = [prompt_ids[start : start + size] for start in range(0, len(prompt_ids), size)]
-        return [ids for part in parts for ids in super(PPOTrainer, self)._generate_single_turn(part, images, fields)]
+        """Response ids per prompt, `rollout_batch_size` at a time, by transformers' `generate`; what it saw on the way
+        is kept for the rollout. vLLM and continuous batching are TRL's."""
+        size = self.args.rollout_batch_size or len(prompt_ids)
+        if self.use_vllm or self.use_transformers_continuous_batching:
+            parts = [prompt_ids[start : start + size] for start in range(0, len(prompt_ids), size)]
+            of_trl = super()._generate_single_turn
+            return [row for part in parts for row in of_trl(part, images, fields)]
+        value_head = self.roles.values if self.roles.critic_is_shared else None
+        with (
+            disable_gradient_checkpointing(self.model, self.args.gradient_checkpointing_kwargs),
+            self.roles.merged("policy") as model,
+            self.accelerator.autocast(),
+        ):
+            more = {"cache_implementation": self.args.cache_implementation} if self.args.cache_implementation else {}
+            self._sampled = sample_responses(
+                model, prompt_ids, self.max_completion_length, size, self.temperature, value_head, **more
+            )
+        return self._sampled.ids
 
-    def score_responses(self, completion_ids: list[list[int]], prompt_ids: list[list[int]], **_: Any) -> list[float]:
+    def _old_policy_and_critic(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Log-probabilities and values [b, r] before any update.
+
+        In float32 those that sampling saw are the training forward's but for rounding, and cost nothing. In lower
+        precision they are not (TRL 1.12's ratio began at 1.004 in bfloat16), so the training forward computes them.
+        """
+        mask, shared = batch["mask"], self.roles.critic_is_shared
+        seen = self._sampled if self._float32 else None
+        logps = values = None
+        if seen is not None:
+            logps = in_place(torch.tensor([x for row in seen.logps for x in row], device=mask.device), mask)
+            if seen.values is not None:
+                values = in_place(torch.tensor([x for row in seen.values for x in row], device=mask.device), mask)
+        if logps is None:
+            with self.roles.merged("policy"):
+                logps = self._scored(batch, lambda part, states: self._logps(part, states)[0])
+        if values is None:
+            with self.roles.merged("policy" if shared else "critic"):
+                values = self._scored(batch, lambda part, states: self.roles.values(states))
+        return logps, values
+
+    @property
+    def _float32(self) -> bool:
+        """Whether sampling and training run the same arithmetic but for the order of sums."""
+        plain = not getattr(self.model, "is_quantized", False) and self.accelerator.mixed_precision == "no"
+        return plain and self.model.dtype == torch.float32
+
+    def reward_model(self, completion_ids: list[list[int]], prompt_ids: list[list[int]], **_: Any) -> list[float]:
         """The reward role's score of each response, read at its last real token, on the very ids that were sampled."""
-        size = self.args.per_device_train_batch_size
         rows = [p + r for p, r in zip(prompt_ids, completion_ids, strict=True)]
-        scores: list[float] = []
-        for start in range(0, len(rows), size):
-            ids, mask = pad_rows(rows[start : start + size], self._tokenizer.pad_token_id)
-            device = self.accelerator.device
-            with self.accelerator.autocast():
-                scores += self.roles.scores(ids.to(device), mask.to(device)).tolist()
+        order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+        scores = torch.empty(len(rows))
+        device = self.accelerator.device
+        with self.roles.merged("reward"), self.accelerator.autocast():
+            for start in range(0, len(rows), self._scoring_batch_size):
+                part = order[start : start + self._scoring_batch_size]
+                ids, mask = pad_rows([rows[i] for i in part], self._tokenizer.pad_token_id)
+                scores[part] = self.roles.scores(ids.to(device), mask.to(device)).cpu()
+        return scores.tolist()
+
+    def _shaped(self, raw_scores: Tensor, ended: Tensor) -> Tensor:
+        """Scores [b] normalised by all scores so far, clipped, and less the penalty of those that were cut off: the
+        penalty comes last, so that no clip can hide it."""
+        scores = raw_scores
+        if self.args.normalize_rewards:
+            self.carried.scores.add(raw_scores.double().tolist())
+            scores = (scores - self.carried.scores.mean) / self.carried.scores.deviation
+        if self.args.reward_clip_range is not None:
+            scores = scores.clamp(*self.args.reward_clip_range)
+        if self.args.missing_eos_penalty is not None:
+            scores = scores - self.args.missing_eos_penalty * ~ended
         return scores
 
     # --- losses -----------------------------------------------------------------------------------------------
 
     def _compute_loss(self, model: Any, inputs: dict[str, Tensor]) -> Tensor:
-        """The policy's loss; the critic's is back-propagated here, under its own adapter, before the policy runs.
+        """The policy's loss; a critic of its own back-propagates here, under its adapter, before the policy runs.
 
         Both are means over the tokens of the mini-batch. The trainer divides what it gets by the number of
         accumulated micro-batches, so both are multiplied by it first.
         """
-        mask, args = inputs["mask"], self.args
-        share = self.current_gradient_accumulation_steps / inputs["mini_batch_tokens"]
+        warming_up = self._rollouts_done < self.args.critic_warmup_rollouts
+        accumulate = self.current_gradient_accumulation_steps
+        share = accumulate / inputs["mini_batch_tokens"]
+        if self.roles.critic_is_shared:
+            states = self._states(inputs)
+            value_loss = self._value_loss(states.detach() if warming_up else states, inputs) * share
+            if warming_up:
+                return self.args.vf_coef * value_loss
+            return self._policy_loss(states, inputs) * share + self.args.vf_coef * value_loss
 
         with self.roles.use("critic"):
-            values = self._values(inputs)
-            per_token = ppo_math.value_loss(values, inputs["values"], inputs["returns"], mask, args.cliprange_value)
-            value_loss = per_token.sum() * share
-            self._stop_unless_finite("value loss", value_loss)
-            self.accelerator.backward(args.vf_coef * value_loss / self.current_gradient_accumulation_steps)
+            value_loss = self._value_loss(self._states(inputs), inputs) * share
+            self.accelerator.backward(self.args.vf_coef * value_loss / accumulate)
+        if warming_up:
+            return 0 * self.roles.value_head.weight.sum()  # the trainer wants something to back-propagate
+        return self._policy_loss(self._states(inputs), inputs) * share
 
-        logps, entropy = self._logps_and_entropy(inputs)
-        per_token_policy = ppo_math.policy_loss(logps, inputs["logps"], inputs["advantages"], mask, args.cliprange)
-        policy_loss = per_token_policy.sum() * share
-        self._stop_unless_finite("policy loss", policy_loss)
+    def _value_loss(self, states: Tensor, inputs: dict[str, Tensor]) -> Tensor:
+        """Sum of the value loss over the response tokens of a micro-batch."""
+        mask, cliprange = inputs["mask"], self.args.cliprange_value
+        values = in_place(self.roles.values(states), mask)
+        per_token = ppo_math.value_loss(values, inputs["values"], inputs["returns"], mask, cliprange)
+        self._stop_unless_finite("value loss", per_token, inputs["index"])
+        clipped = (values - inputs["values"]).abs() > cliprange
+        self._note_tokens(mask, {"loss/value": per_token, "val/clipfrac": clipped})
+        return per_token.sum()
 
-        with torch.no_grad():
-            log_ratio = (logps - inputs["logps"]) * mask
-            self._note(
-                {
-                    "loss/policy": policy_loss,
-                    "loss/value": value_loss,
-                    "policy/approxkl": 0.5 * ppo_math.masked_mean(log_ratio.square(), mask),
-                    "policy/clipfrac": ppo_math.masked_mean(
-                        ((log_ratio.exp() - 1).abs() > args.cliprange).float(), mask
-                    ),
-                    "policy/ratio": ppo_math.masked_mean(log_ratio.exp(), mask),
-                    "policy/max_log_ratio": log_ratio.abs().max(),
-                    "policy/entropy": ppo_math.masked_mean(entropy, mask),
-                    "val/clipfrac": ppo_math.masked_mean(
-                        ((values - inputs["values"]).abs() > args.cliprange_value).float(), mask
-                    ),
-                }
-            )
-        return policy_loss
+    def _policy_loss(self, states: Tensor, inputs: dict[str, Tensor]) -> Tensor:
+        """Sum of the policy loss over the response tokens of a micro-batch."""
+        mask, cliprange = inputs["mask"], self.args.cliprange
+        logps, entropy = (in_place(x, mask) for x in self._logps(inputs, states))
+        per_token = ppo_math.policy_loss(logps, inputs["logps"], inputs["advantages"], mask, cliprange)
+        self._stop_unless_finite("policy loss", per_token, inputs["index"])
+        log_ratio = (logps.detach() - inputs["logps"]) * mask
+        ratio = log_ratio.exp()
+        self._note_tokens(
+            mask,
+            {
+                "loss/policy": per_token,
+                "policy/approxkl": 0.5 * log_ratio.square(),
+                "policy/clipfrac": (ratio - 1).abs() > cliprange,
+                "policy/ratio": ratio,
+                "policy/entropy": entropy,
+            },
+        )
+        if self.state.global_step % self._steps_per_rollout == 0:  # no update since the rollout: it should be 0
+            self._note({"policy/first_log_ratio": float(log_ratio.abs().max())})
+        return per_token.sum()
 
-    def _logps_and_entropy(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Log-probabilities [b, r] of the response tokens and entropies [b, r], in nats, under the role in use."""
-        labels = response_labels(batch["input_ids"], batch["predictor"], batch["mask"])
+    # --- forward passes -----------------------------------------------------------------------------------------
+
+    def _states(self, batch: dict[str, Tensor]) -> Tensor:
+        """Hidden states [n, h] that predict each of the n response tokens, under the role in use."""
         with self.accelerator.autocast():
-            out = self.model(
-                input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], labels=labels, fused_lm_head=True
-            )
-        logps, entropy = (x.float().gather(1, batch["predictor"]) for x in (out.log_probs, out.entropy))
-        return logps * batch["mask"], entropy * batch["mask"]
+            hidden = self.roles.hidden(batch["input_ids"], batch["attention_mask"])
+        return hidden[response_places(batch)]
 
-    def _values(self, batch: dict[str, Tensor]) -> Tensor:
-        """The critic's value [b, r] before each response token, in score units; call it under `use("critic")`."""
+    def _logps(self, batch: dict[str, Tensor], states: Tensor) -> tuple[Tensor, Tensor]:
+        """Log-probabilities and entropies [n] of the response tokens, in nats."""
+        rows, places = response_places(batch)
+        head = Head.of(self.model.get_base_model(), self.temperature)
         with self.accelerator.autocast():
-            values = self.roles.values(batch["input_ids"], batch["attention_mask"])
-        return values.gather(1, batch["predictor"]) * batch["mask"]
+            return head.logps(states, batch["input_ids"][rows, places + 1])
 
-    def _in_micro_batches(self, function: Callable, batch: dict[str, Tensor]) -> tuple[Tensor, ...]:
-        """`function` over the rollout, a micro-batch at a time."""
-        size = self.args.per_device_train_batch_size
-        count = len(batch["mask"])
-        parts = [function({k: v[start : start + size] for k, v in batch.items()}) for start in range(0, count, size)]
-        return tuple(torch.cat(column) for column in zip(*parts, strict=True))
+    def _scored(self, batch: dict[str, Tensor], function: Callable) -> Tensor:
+        """`function(part, states)`, a number per response token, over the whole rollout as [b, r]: in order of length,
+        `scoring_batch_size` rows at a time."""
+        order = batch["attention_mask"].sum(1).argsort(stable=True)
+        parts = [trimmed({k: v[i] for k, v in batch.items()}) for i in order.split(self._scoring_batch_size)]
+        numbers = torch.cat([function(part, self._states(part)).float() for part in parts])
+        laid_out = in_place(numbers, batch["mask"][order])
+        return laid_out[order.argsort()]
+
+    @property
+    def _scoring_batch_size(self) -> int:
+        return self.args.scoring_batch_size or self.args.per_device_train_batch_size
+
+    # --- optimizer --------------------------------------------------------------------------------------------
+
+    def create_optimizer(self, model: Any = None) -> Any:
+        """TRL's optimizer with policy and critic in groups of their own, each at its learning rate; policy first."""
+        optimizer = super().create_optimizer(model)
+        rates = {"policy": self.args.learning_rate, "critic": self.args.critic_learning_rate or self.args.learning_rate}
+        parts = {part: {id(p) for p in parameters} for part, parameters in self._trained_parts().items()}
+        groups = list(optimizer.param_groups)
+        optimizer.param_groups.clear()
+        for part, own in parts.items():
+            for group in groups:
+                chosen = [p for p in group["params"] if id(p) in own]
+                if chosen:
+                    optimizer.add_param_group({**group, "params": chosen, "lr": rates[part]})
+        return optimizer
+
+    def _trained_parts(self) -> dict[str, list[nn.Parameter]]:
+        named = [(n, p) for n, p in self.model.named_parameters() if p.requires_grad]
+        critic = [p for n, p in named if ".critic." in n or "value_head." in n]
+        own = {id(p) for p in critic}
+        return {"policy": [p for _, p in named if id(p) not in own], "critic": critic}
+
+    def _clip_grad_norm(self, model: Any) -> float:
+        """Clip the gradients of policy and critic, each to `max_grad_norm`."""
+        return self._gradient_norms(self.args.max_grad_norm)
+
+    def _get_grad_norm(self, model: Any, grad_norm: float | None = None) -> float:
+        """The norm before clipping; it is checked also where nothing is clipped."""
+        return self._gradient_norms(math.inf) if grad_norm is None else grad_norm
+
+    def _gradient_norms(self, limit: float) -> float:
+        """Clip to the limit, stop on a norm that is not finite; the norm of both parts together.
+
+        Under fp16 an overflow is part of the gradient scaler's work: it skips the step and lowers its scale.
+        """
+        self.accelerator.unscale_gradients()
+        norms = {}
+        for part, parameters in self._trained_parts().items():
+            norms[part] = nn.utils.clip_grad_norm_(parameters, limit)
+            if self.accelerator.scaler is None:
+                self._stop_unless_finite(f"gradient of the {part}", norms[part], None)
+            self._note({f"grad_norm/{part}": float(norms[part])})
+        return float(torch.stack(list(norms.values())).norm())
 
     # --- guards, metrics, checkpoints ---------------------------------------------------------------------------
 
-    def _stop_unless_finite(self, what: str, x: Tensor) -> None:
-        finite = x.isfinite()
-        if not finite.all():
-            rows = (~finite.reshape(len(x), -1)).any(1).nonzero().flatten().tolist() if x.dim() else []
-            where = f" in row(s) {rows[:5]} of the rollout" if rows else ""
-            raise TrainingStopped(
-                f"PPO stopped before optimizer step {self.state.global_step + 1}: {what} is not finite{where}. "
-                "Lower ppo.learning_rate, raise ppo.kl_coef, and check the reward model's scores"
-            )
+    def _look_after(self, metrics: dict[str, float]) -> None:
+        """Let the guards look at a rollout: warn, or stop; where none complains, the policy may be the best so far."""
+        findings = self.carried.guards.look(metrics)
+        for finding in findings:
+            if finding.stop:
+                raise TrainingStopped(f"PPO stopped at rollout {self._rollouts_done + 1}: {finding.text}")
+            notices.warn(f"ppo, rollout {self._rollouts_done + 1}: {finding.text}")
+        if not findings:
+            policy = policy_weights(self.roles)
+            self.carried.offer_best(self._rollouts_done, metrics["objective/rlhf_reward"], policy)
 
-    def _note(self, metrics: dict[str, Tensor | float]) -> None:
+    def _stop_unless_finite(self, what: str, numbers: Tensor, index: Tensor | None) -> None:
+        """Raise TrainingStopped where a number of [b, ...] is not finite, naming the rows of the rollout."""
+        finite = numbers.isfinite()
+        if finite.all():
+            return
+        where = ""
+        if index is not None:
+            bad = index[(~finite.reshape(len(finite), -1)).any(1)].tolist()
+            where = f" in row(s) {bad[:5]} of the rollout; the first one's prompt: {str(self._prompts[bad[0]])[:200]!r}"
+        raise TrainingStopped(
+            f"PPO stopped before optimizer step {self.state.global_step + 1}: {what} is not finite{where}. "
+            "Lower ppo.learning_rate, raise ppo.kl_coef, and check the reward model's scores"
+        )
+
+    @contextmanager
+    def _timed(self, what: str) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        self._note({f"seconds/{what}": time.perf_counter() - started})
+
+    def _note(self, metrics: dict[str, float]) -> None:
         """Add to the metrics of the next log line, which holds their means."""
         for name, value in metrics.items():
-            self._metrics["train"][name].append(float(value))
+            self._metrics["train"][name].append(value)
+
+    def _note_tokens(self, mask: Tensor, metrics: dict[str, Tensor]) -> None:
+        """Add numbers per token [b, r]; the next log line holds their means over tokens."""
+        count = float(mask.sum())
+        for name, numbers in metrics.items():
+            sums = self._token_sums[name]
+            sums[0] += float((numbers.detach() * mask).sum())
+            sums[1] += count
+
+    def _keep_samples(
+        self, completions: list, scores: Tensor, by_function: Tensor, advantages: Tensor, kl: Tensor, mask: Tensor,
+        ended: Tensor,
+    ) -> None:  # fmt: skip
+        """The rollout for TRL's table of completions, and its first rows for `completions.jsonl`."""
+        self._logs["prompt"].extend(self._prompts)
+        self._logs["completion"].extend(completions)
+        self._logs["advantages"].extend(advantages.sum(1).tolist())
+        for i, name in enumerate(self.reward_func_names):
+            self._logs["rewards"][name].extend(by_function[:, i].tolist())
+        numbers = zip(scores.tolist(), kl.tolist(), mask.sum(1).tolist(), ended.tolist(), strict=True)
+        folder = Path(self.args.output_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        with open(folder / "completions.jsonl", "a", encoding="utf-8") as file:
+            for i, (score, kl_nats, tokens, end) in zip(range(_SAMPLES_PER_ROLLOUT), numbers, strict=False):
+                row = {
+                    "rollout": self._rollouts_done + 1, "prompt": self._prompts[i], "completion": completions[i],
+                    "score": score, "kl_nats": kl_nats, "tokens": tokens, "ended": end,
+                    "rewards": dict(zip(self.reward_func_names, by_function[i].tolist(), strict=True)),
+                }  # fmt: skip
+                file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """One row per log in the field's names; RLOO's names for the same things are left out."""
         for name in [n for n in self._metrics["train"] if n.startswith("completions/") or n == "step_time"]:
             del self._metrics["train"][name]
+        self._note({name: total / count for name, (total, count) in self._token_sums.items()})
+        if self._token_sums:
+            self._note({"seconds/training": time.perf_counter() - self._scored_at})
+        self._token_sums.clear()
         super().log(logs, start_time)
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        """The policy as a PEFT folder, with critic and value head beside it; no pickled arguments."""
-        save_training_state(self.roles, output_dir or self.args.output_dir)
+        """The policy as a PEFT folder, with all that a resumed run needs beside it; no pickled arguments."""
+        folder = Path(output_dir or self.args.output_dir)
+        save_training_state(self.roles, folder)
+        self.carried.save(folder)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        """Policy, critic and value head back from a checkpoint, for `train(resume_from_checkpoint=...)`."""
+        """Weights and what the run carries, back from a checkpoint, for `train(resume_from_checkpoint=...)`."""
         load_training_state(self.roles, resume_from_checkpoint)
+        self.carried.load(Path(resume_from_checkpoint))
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """A checkpoint at a rollout boundary; elsewhere a resumed run would use half a rollout."""

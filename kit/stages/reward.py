@@ -10,8 +10,8 @@ from trl import RewardTrainer
 from kit.config import Config
 from kit.models.adapters import keep_weights, new_reward, save_adapter
 from kit.models.base import Base
+from kit.models.decoding import pad_rows
 from kit.models.encoding import Encoded
-from kit.models.generation import pad_rows
 from kit.stages.arguments import build_arguments
 from kit.stages.card import adapter_card
 from kit.stages.progress import train_with_progress
