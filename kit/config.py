@@ -187,32 +187,75 @@ class DPOSettings(EpochSettings):
 
 
 class PPOSettings(TrainerSettings):
-    """PPO on the reward adapter's score. Names follow TRL 1.12's PPOConfig.
+    """PPO on the reward adapter's score. Names follow TRL 1.12's PPOConfig, and TRL's RLOOConfig where that had none.
 
     One rollout samples batch_size x num_mini_batches responses; each is used num_ppo_epochs times.
     Defaults that differ: learning_rate, batch_size. Its length is `episodes`, not epochs.
     """
 
-    learning_rate: Float = Field(1e-5, gt=0, lt=1, description="Peak learning rate of AdamW, policy and critic.")
+    learning_rate: Float = Field(1e-5, gt=0, lt=1, description="Peak learning rate of AdamW.")
     batch_size: Int = Field(16, ge=1, description="Responses one optimizer step sees (a mini-batch).")
     episodes: Int = Field(10_000, ge=1, description="Responses sampled in all, rounded up to whole rollouts.")
     num_mini_batches: Int = Field(4, ge=1, description="Optimizer steps per PPO epoch; a rollout is that many batches.")
     num_ppo_epochs: Int = Field(4, ge=1, description="Passes over each rollout.")
     kl_coef: Float = Field(0.05, ge=0, description="Weight of the per-token KL penalty, in score units per nat.")
+    kl_estimator: Literal["k1", "k3"] = Field("k1", description="Estimate of a token's KL: log p/q, or q/p-1-log q/p.")
+    kl_control: Literal["fixed", "adaptive"] = Field("fixed", description="adaptive: kl_coef follows target_kl.")
+    target_kl: Float = Field(6.0, gt=0, description="Sequence KL in nats that adaptive control holds.")
+    kl_horizon: Int = Field(10_000, ge=1, description="Episodes over which adaptive control takes effect.")
     cliprange: Float = Field(0.2, gt=0, lt=1, description="The policy's probability ratio is clipped to 1 +- this.")
     cliprange_value: Float = Field(0.2, gt=0, description="A new value moves at most this far from the old one.")
     vf_coef: Float = Field(0.1, ge=0, description="Weight of the value loss.")
     gamma: Float = Field(1.0, gt=0, le=1, description="Discount per token.")
     lam: Float = Field(0.95, ge=0, le=1, description="GAE's lambda.")
     temperature: Float = Field(1.0, gt=0, description="Sampling temperature; log-probabilities use the same one.")
-    missing_eos_penalty: Float | None = Field(1.0, description="Subtracted from the score of a cut-off response.")
+    critic: Literal["adapter", "shared"] = Field(
+        "adapter", description="adapter: its own, started from the reward model; shared: a head on the policy, cheaper."
+    )
+    critic_learning_rate: Float | None = Field(None, gt=0, lt=1, description="Of the critic; null: learning_rate.")
+    critic_warmup_rollouts: Int = Field(0, ge=0, description="First rollouts that train the critic alone.")
+    reward_funcs: dict[str, Float] = Field(
+        {"reward_model": 1.0},
+        min_length=1,
+        description="Rewards and their weights: reward_model, or a function as file.py:name or package.module:name.",
+    )
+    normalize_rewards: bool = Field(False, description="Scores less their mean, by their deviation, over all so far.")
+    reward_clip_range: tuple[Float, Float] | None = Field(None, description="Scores are clipped to [low, high].")
+    missing_eos_penalty: Float | None = Field(
+        1.0, description="Subtracted from the score of a cut-off response, after normalising and clipping."
+    )
     whiten_rewards: bool = Field(False, description="Scale the rewards of a rollout to variance 1 (mean kept).")
-    rollout_micro_batch_size: MicroBatch = Field(
+    whiten_advantages: bool = Field(True, description="Advantages of a rollout to mean 0 and variance 1.")
+    rollout_batch_size: MicroBatch = Field(
         "auto", description="Responses generated at once; another value draws other samples. auto: the whole rollout."
     )
+    scoring_batch_size: MicroBatch = Field(
+        "auto", description="Responses scored at once, without gradients; trades memory for time, nothing else."
+    )
+    max_kl: Float = Field(100.0, gt=0, description="Sequence KL in nats above which the guard `kl` warns, then stops.")
+    guards_off: list[Literal["kl", "negative_kl", "eos", "length", "entropy", "critic"]] = Field(
+        [], description="Guards that must not act. Numbers that are not finite always stop."
+    )
+
+    @field_validator("reward_funcs")
+    @classmethod
+    def _absolute_files(cls, funcs: dict[str, float]) -> dict[str, float]:
+        """Paths of files are kept absolute, so that a run can be repeated from any working directory."""
+        places = {spec: spec.rpartition(":") for spec in funcs}
+        return {
+            f"{_absolute(place)}:{name}" if place.endswith(".py") else spec: funcs[spec]
+            for spec, (place, _, name) in places.items()
+        }
+
+    @field_validator("reward_clip_range")
+    @classmethod
+    def _low_to_high(cls, clip: Any) -> Any:
+        if clip is not None and clip[0] >= clip[1]:
+            raise ValueError(f"[{clip[0]}, {clip[1]}]: the first must be below the second")
+        return clip
 
     @property
-    def rollout_batch_size(self) -> int:
+    def rollout_size(self) -> int:
         """Responses sampled between two updates of the old policy."""
         return self.batch_size * self.num_mini_batches
 

@@ -116,7 +116,6 @@ def _run_stage(stage: str, config: Config, data: Data, checked: Checked, folder:
     from transformers import set_seed
 
     from kit.models.device import peak_memory_bytes, reset_peak_memory
-    from kit.stages.progress import quiet_libraries
 
     if is_done(stage, config, data.fingerprint, folder):
         folder.note_done(stage)
@@ -135,7 +134,7 @@ def _run_stage(stage: str, config: Config, data: Data, checked: Checked, folder:
     reset_peak_memory()
     started = time.monotonic()
     set_seed(config.seed)
-    with quiet_libraries():
+    with notices.quiet_libraries():
         result = function(place)
     seconds, peak = time.monotonic() - started, peak_memory_bytes()
     folder.finish_stage(stage, place, inputs, seconds, peak, result.metrics)

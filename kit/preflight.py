@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kit import config_file
+from kit import config_file, notices
 from kit.config import NEEDS, Config
 from kit.data import Data, load_data
 from kit.errors import ConfigError, DataError
@@ -44,15 +44,17 @@ def check_model_and_data(config: Config, data: Data, weights: bool = True) -> Ch
     _check_stages_have_data(config, data)
     _check_trackers(config)
 
-    from kit.compare.stage import judge_of
-    from kit.models.base import find_base
-    from kit.models.encoding import encode_data
-    from kit.stages.arguments import TRAINING_STAGES, build_arguments
-    from kit.stages.progress import quiet_libraries
+    with notices.quiet_libraries():
+        from kit.compare.stage import judge_of
+        from kit.models.base import find_base
+        from kit.models.encoding import encode_data
+        from kit.stages.arguments import TRAINING_STAGES, build_arguments
+        from kit.stages.reward_funcs import reward_funcs
 
-    if "compare" in config.stages:
-        judge_of(config, data.prompts.held_out)
-    with quiet_libraries():
+        if "compare" in config.stages:
+            judge_of(config, data.prompts.held_out)
+        if "ppo" in config.stages:
+            reward_funcs(config.ppo)
         base = find_base(config, weights)
         for stage in [stage for stage in config.stages if stage in TRAINING_STAGES]:
             build_arguments(config, stage, base.precision, config.run_path, longest=1, rows=1)

@@ -79,7 +79,7 @@ class TestSettingsReachTrl:
         [
             ("kl_coef", 0.5), ("num_ppo_epochs", 3), ("cliprange", 0.3), ("cliprange_value", 0.4), ("vf_coef", 0.7),
             ("gamma", 0.9), ("lam", 0.8), ("temperature", 0.6), ("missing_eos_penalty", 2.0), ("whiten_rewards", True),
-            ("missing_eos_penalty", None), ("rollout_micro_batch_size", 4),
+            ("missing_eos_penalty", None), ("rollout_batch_size", 4),
         ],
     )  # fmt: skip
     def test_ppos_own(self, tmp_path, name, value):
@@ -87,7 +87,7 @@ class TestSettingsReachTrl:
 
     def test_every_setting_of_ppo_is_passed_on_or_used(self, tmp_path):
         """A setting that is read nowhere would be a promise that is not kept."""
-        used = {"batch_size", "micro_batch_size", "episodes", "num_mini_batches", "trl"}
+        used = {"batch_size", "micro_batch_size", "episodes", "num_mini_batches", "trl", "critic", "reward_funcs"}
         known = {field.name for field in fields(config_class("ppo"))}
         assert set(type(Config().ppo).model_fields) - used <= known
 

@@ -381,8 +381,8 @@ class TestWhatRunsAgain:
     def test_micro_batch_size_has_no_effect(self, finished, stage):
         assert done(finished, Config(**{stage: {"micro_batch_size": 2}})) == Config().stages
 
-    def test_rollout_micro_batch_size_has_no_effect(self, finished):
-        assert done(finished, Config(ppo={"rollout_micro_batch_size": 2})) == Config().stages
+    def test_rollout_batch_size_has_no_effect(self, finished):
+        assert done(finished, Config(ppo={"rollout_batch_size": 2})) == Config().stages
 
     def test_report_to_has_no_effect(self, finished):
         assert done(finished, Config(report_to="wandb")) == Config().stages

@@ -139,5 +139,10 @@ def policy_weights(roles: Any) -> dict[str, torch.Tensor]:
     return get_peft_model_state_dict(roles.model, adapter_name="default", save_embedding_layers=False)
 
 
+def set_policy_weights(roles: Any, weights: dict[str, torch.Tensor]) -> None:
+    """Fill the policy adapter with what `policy_weights` returned."""
+    set_peft_model_state_dict(roles.model, weights, adapter_name="default")
+
+
 def _is_critic(name: str) -> bool:
     return ".critic." in name or "value_head." in name

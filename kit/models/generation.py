@@ -6,7 +6,7 @@ Shapes: b sequences of s tokens, r response tokens, v vocabulary, h hidden units
 import torch
 
 from kit.models.decoding import pad_rows, sample_responses
-from kit.models.roles import Roles
+from kit.models.roles import Roles, without_dropout
 
 _KL_CHUNK_TOKENS = 64  # positions whose full distributions are in memory at once
 
@@ -20,7 +20,7 @@ def sample(
     """
     with roles.merged(role) as model, torch.random.fork_rng():
         torch.manual_seed(seed)
-        model.eval()
+        without_dropout(model)
         return sample_responses(model, prompts, max_tokens, batch_size, temperature).ids
 
 
@@ -53,7 +53,7 @@ def sequence_kl_nats(
         with torch.no_grad():
             for name in (role, reference):
                 with roles.use(name):
-                    roles.model.eval()
+                    without_dropout(roles.model)
                     states.append(roles.hidden(ids, mask)[owner, place])
             per_token = [
                 (log_p.exp() * (log_p - log_q)).sum(-1)

@@ -90,6 +90,8 @@ class PPOTrainer(RLOOTrainer):
             )
         if self._tokenizer.pad_token_id in self.eos_token_ids:
             raise DataError("PPO: the pad token also ends a turn; give the tokenizer a pad token of its own")
+        if self._quantized:
+            self.model.get_base_model().enable_input_require_grads()  # see _training_arithmetic
         self._rollout: Rollout | None = None
         self._sampled: Sampled | None = None
         self._slices: list[dict[str, Tensor]] = []
@@ -146,11 +148,7 @@ class PPOTrainer(RLOOTrainer):
             prompt_ids, response_ids, completions = self._generate(prompts)
         batch = lay_out(prompt_ids, response_ids, self._tokenizer.pad_token_id, self.accelerator.device)
         mask = batch["mask"]
-        with (
-            self._timed("scoring"),
-            torch.no_grad(),
-            disable_gradient_checkpointing(self.model, self.args.gradient_checkpointing_kwargs),
-        ):
+        with self._timed("scoring"):
             logps, values = self._old_policy_and_critic(batch)
             with self.roles.merged("reference"):
                 ref_logps = self._scored(batch, lambda part, states: self._logps(part, states)[0])
@@ -243,8 +241,26 @@ class PPOTrainer(RLOOTrainer):
     @property
     def _float32(self) -> bool:
         """Whether sampling and training run the same arithmetic but for the order of sums."""
-        plain = not getattr(self.model, "is_quantized", False) and self.accelerator.mixed_precision == "no"
-        return plain and self.model.dtype == torch.float32
+        return not self._quantized and self.accelerator.mixed_precision == "no" and self.model.dtype == torch.float32
+
+    @property
+    def _quantized(self) -> bool:
+        return getattr(self.model.get_base_model(), "is_quantized", False)
+
+    @contextmanager
+    def _training_arithmetic(self) -> Iterator[int]:
+        """Forward passes whose log-probabilities are compared with the training forward's; how many rows at once.
+
+        Without gradients bitsandbytes multiplies 4-bit layers by another kernel than in training (`needs_grad` in its
+        `matmul_4bit`), so on a quantised base these passes run with gradients, and the graph is dropped.
+        """
+        if self._quantized:
+            with torch.enable_grad():
+                yield self.args.per_device_train_batch_size
+        else:
+            checkpointing = self.args.gradient_checkpointing_kwargs
+            with torch.no_grad(), disable_gradient_checkpointing(self.model, checkpointing):
+                yield self._scoring_batch_size
 
     def reward_model(self, completion_ids: list[list[int]], prompt_ids: list[list[int]], **_: Any) -> list[float]:
         """The reward role's score of each response, read at its last real token, on the very ids that were sampled."""
@@ -348,8 +364,9 @@ class PPOTrainer(RLOOTrainer):
         """`function(part, states)`, a number per response token, over the whole rollout as [b, r]: in order of length,
         `scoring_batch_size` rows at a time."""
         order = batch["attention_mask"].sum(1).argsort(stable=True)
-        parts = [trimmed({k: v[i] for k, v in batch.items()}) for i in order.split(self._scoring_batch_size)]
-        numbers = torch.cat([function(part, self._states(part)).float() for part in parts])
+        with self._training_arithmetic() as size:
+            parts = [trimmed({k: v[i] for k, v in batch.items()}) for i in order.split(size)]
+            numbers = torch.cat([function(part, self._states(part)).detach().float() for part in parts])
         laid_out = in_place(numbers, batch["mask"][order])
         return laid_out[order.argsort()]
 

@@ -1,13 +1,14 @@
 """Whether a stage is done: its inputs, written down when it was made, are compared with those it would have now."""
 
+from pathlib import Path
 from typing import Any
 
 from kit.config import NEEDS, Config
-from kit.runs.files import value_sha256
+from kit.runs.files import file_sha256, value_sha256
 from kit.runs.folder import RunFolder
 
 # Settings that trade memory for time and leave the result as it is.
-_WITHOUT_EFFECT = {"micro_batch_size", "rollout_micro_batch_size"}
+_WITHOUT_EFFECT = {"micro_batch_size", "rollout_batch_size", "scoring_batch_size"}
 
 
 def stage_inputs(stage: str, config: Config, fingerprint: str, folder: RunFolder) -> dict[str, Any] | None:
@@ -20,14 +21,22 @@ def stage_inputs(stage: str, config: Config, fingerprint: str, folder: RunFolder
     if len(adapters) < len(needs):
         return None
     lengths = {name: getattr(config.data, name) for name in ("max_prompt_tokens", "max_response_tokens")}
+    files = {"reward_files": _reward_files(config)} if stage == "ppo" and _reward_files(config) else {}
     return {
         stage: getattr(config, stage).model_dump(mode="json", exclude=_WITHOUT_EFFECT),
+        **files,
         "model": config.model.model_dump(mode="json"),
         "lora": config.lora.model_dump(mode="json"),
         "data": {"fingerprint": fingerprint, **lengths},
         "seed": config.seed,
         "adapters": adapters,
     }
+
+
+def _reward_files(config: Config) -> dict[str, str]:
+    """SHA-256 of each file that holds a reward function: an edited one makes PPO run again."""
+    paths = {Path(place) for spec in config.ppo.reward_funcs if (place := spec.rpartition(":")[0]).endswith(".py")}
+    return {str(path): file_sha256(path) for path in sorted(paths) if path.is_file()}
 
 
 def is_done(stage: str, config: Config, fingerprint: str, folder: RunFolder) -> bool:

@@ -42,7 +42,7 @@ _OWNED = {
 _OWNED_BY_PPO = {
     "beta": "ppo.kl_coef", "num_train_epochs": "ppo.episodes", "max_steps": "ppo.episodes",
     "generation_batch_size": "ppo.num_mini_batches", "steps_per_generation": "ppo.num_mini_batches",
-    "num_generations": "ppo.episodes: a prompt comes again in another rollout",
+    "num_generations": "ppo.episodes: a prompt comes again in another rollout", "reward_weights": "ppo.reward_funcs",
 }  # fmt: skip
 
 
@@ -124,14 +124,19 @@ def micro_batch_size(settings: TrainerSettings, longest: int) -> int:
 
 
 def _ppo_arguments(ppo: PPOSettings, config: Config) -> dict[str, Any]:
-    rollouts = -(-ppo.episodes // ppo.rollout_batch_size)
+    rollouts = -(-ppo.episodes // ppo.rollout_size)
     steps_per_rollout = ppo.num_ppo_epochs * ppo.num_mini_batches
-    rollout_micro = ppo.rollout_micro_batch_size
-    shared = ("kl_coef", "num_ppo_epochs", "cliprange", "cliprange_value", "vf_coef", "gamma", "lam", "temperature",
-              "missing_eos_penalty", "whiten_rewards")  # fmt: skip
+    shared = (
+        "kl_coef", "kl_estimator", "kl_control", "target_kl", "kl_horizon", "num_ppo_epochs", "cliprange",
+        "cliprange_value", "vf_coef", "gamma", "lam", "temperature", "missing_eos_penalty", "normalize_rewards",
+        "reward_clip_range", "whiten_rewards", "whiten_advantages", "critic_learning_rate", "critic_warmup_rollouts",
+        "max_kl", "guards_off",
+    )  # fmt: skip
+    at_once = {name: getattr(ppo, name) for name in ("rollout_batch_size", "scoring_batch_size")}
     return {name: getattr(ppo, name) for name in shared} | {
-        "generation_batch_size": ppo.rollout_batch_size,
-        "rollout_micro_batch_size": None if rollout_micro == "auto" else rollout_micro,
+        "generation_batch_size": ppo.rollout_size,
+        "reward_weights": list(ppo.reward_funcs.values()),
+        **{name: None if size == "auto" else size for name, size in at_once.items()},
         "max_completion_length": config.data.max_response_tokens,
         "max_steps": rollouts * steps_per_rollout,
         "logging_steps": steps_per_rollout,

@@ -1,6 +1,7 @@
 """PPO: the SFT policy learns from the reward model's score of its own answers, held near the SFT policy by a KL."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,15 +10,17 @@ from transformers import TrainerCallback
 
 from kit.config import Config
 from kit.errors import TrainingStopped
-from kit.models.adapters import save_adapter
+from kit.models.adapters import save_adapter, set_policy_weights
 from kit.models.base import Base
 from kit.models.encoding import Encoded
 from kit.models.roles import policy_roles
 from kit.ppo.trainer import PPOTrainer
+from kit.runs.files import publish_folder
 from kit.stages.arguments import build_arguments
 from kit.stages.card import adapter_card
 from kit.stages.progress import train_with_progress
 from kit.stages.result import StageResult
+from kit.stages.reward_funcs import reward_funcs
 
 
 class FirstRolloutCheck(TrainerCallback):
@@ -36,19 +39,24 @@ class FirstRolloutCheck(TrainerCallback):
 def train_ppo(config: Config, data: Encoded, base: Base, out: Path, sft: Path, reward: Path) -> StageResult:
     """Train a copy of the SFT adapter with PPO on the reward adapter's score; write the policy to `out`.
 
-    The critic starts from the reward adapter. Prompts are repeated where one rollout takes more than there are.
+    Prompts are repeated where one rollout takes more than there are. Raises TrainingStopped where a guard stops it;
+    the best policy so far then lies beside `out`, in `ppo-stopped`.
     """
     prompts = data.prompts.train
-    copies = -(-config.ppo.rollout_batch_size // len(prompts))
+    copies = -(-config.ppo.rollout_size // len(prompts))
     longest = max(len(prompt.ids) for prompt in prompts) + config.data.max_response_tokens
     trainer = PPOTrainer(
-        roles=policy_roles(base.causal_lm(), sft, reward),
+        roles=policy_roles(base.causal_lm(), sft, reward, critic=config.ppo.critic),
         args=build_arguments(config, "ppo", base.precision, out, longest, len(prompts)),
         train_dataset=Dataset.from_list([{"prompt": prompt.messages} for prompt in prompts] * copies),
         processing_class=base.tokenizer,
+        reward_funcs=reward_funcs(config.ppo),
         callbacks=[FirstRolloutCheck()],
     )
-    train_with_progress(trainer, "ppo", out)
+    try:
+        train_with_progress(trainer, "ppo", out)
+    except TrainingStopped as stopped:
+        raise TrainingStopped(f"{stopped}{_keep_best(trainer, base, out)}") from None
     rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     rollouts = [row for row in rows if "objective/scores" in row]
     first, last = rollouts[0], rollouts[-1]
@@ -58,6 +66,7 @@ def train_ppo(config: Config, data: Encoded, base: Base, out: Path, sft: Path, r
         "score_first": first["objective/scores"],
         "score_last": last["objective/scores"],
         "kl_nats": last["objective/kl"],
+        "explained_variance": last["val/explained_variance"],
         "response_tokens": last["lengths/mean"],
         "eos_rate": last["eos_rate"],
     }
@@ -67,3 +76,18 @@ def train_ppo(config: Config, data: Encoded, base: Base, out: Path, sft: Path, r
         f"{metrics['episodes']:,} episodes"
     )
     return StageResult(metrics, headline)
+
+
+def _keep_best(trainer: PPOTrainer, base: Base, out: Path) -> str:
+    """Leave the best policy of a stopped run, with its metrics, in `ppo-stopped`; a sentence that says so."""
+    best = trainer.carried.best
+    if best is None:
+        return ". No policy was worth keeping"
+    place, kept = out / "best", out.parent / "ppo-stopped"
+    set_policy_weights(trainer.roles, trainer.carried.best_policy)
+    save_adapter(trainer.roles.model, place, base.tokenizer, adapter_card("ppo", base))
+    for name in ("metrics.jsonl", "completions.jsonl"):
+        if (out / name).exists():
+            shutil.copy(out / name, place)
+    publish_folder(place, kept)
+    return f". The policy of rollout {best['rollout'] + 1:.0f}, the best before that, is kept in {kept}"

@@ -1,12 +1,8 @@
 """What a person sees while a stage trains, and the metrics file it leaves."""
 
 import json
-import logging
 import math
 import time
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +47,8 @@ class StageProgress(TrainerCallback):
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict | None = None, **_: Any) -> None:
         """Write the log line; show its numbers."""
+        if "train_runtime" in (logs or {}):
+            return  # transformers' closing summary; the ledger has the seconds
         row = {"step": state.global_step} | {k: _finite(v) for k, v in (logs or {}).items()}
         self.last = row
         with open(self.file, "a", encoding="utf-8") as file:
@@ -73,30 +71,6 @@ class StageProgress(TrainerCallback):
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
-
-
-@contextmanager
-def quiet_libraries() -> Iterator[None]:
-    """Keep the libraries' chatter down for the block: bars, info lines and deprecation notes, never errors."""
-    import datasets
-    import transformers
-
-    names = ("transformers", "trl", "accelerate", "peft", "datasets", "huggingface_hub", "httpx")
-    loggers = [logging.getLogger(name) for name in names]
-    levels = [logger.level for logger in loggers]
-    transformers.utils.logging.disable_progress_bar()
-    datasets.disable_progress_bars()
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
-        transformers.utils.logging.enable_progress_bar()
-        datasets.enable_progress_bars()
 
 
 def train_with_progress(trainer: Any, stage: str, out: Path) -> StageProgress:
