@@ -15,7 +15,7 @@ RUN_STAMP := $(VENV)/.installed
 DEV_STAMP := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev quickstart test test-slow test-gpu lint types check bench constraints
+.PHONY: help install install-dev quickstart test test-slow test-gpu lint types check bench bench-learning parity constraints
 
 help:  ## what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,8 +44,15 @@ lint: $(DEV_STAMP)
 types: $(DEV_STAMP)
 	$(BIN)/mypy
 
-bench: $(DEV_STAMP)  ## the benchmarks, each number beside its goal
+bench: $(DEV_STAMP)  ## the benchmarks, each number beside its goal: start-up, and PPO beside TRL 1.12 (half an hour)
 	$(BIN)/python benchmarks/startup.py
+	$(BIN)/python benchmarks/ppo_vs_trl.py
+
+bench-learning: $(DEV_STAMP)  ## true reward of our PPO beside TRL 1.12's on the demo world, three seeds
+	$(BIN)/python benchmarks/ppo_learning_vs_trl.py
+
+parity: $(DEV_STAMP)  ## record TRL 1.12's numbers anew (tests/parity); tests/test_ppo_parity.py compares ours with them
+	$(BIN)/python tests/parity/record.py
 
 install: $(RUN_STAMP)  ## what `make quickstart` installs, without running it
 install-dev: $(DEV_STAMP)  ## the same and what the tests need

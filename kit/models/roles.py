@@ -55,11 +55,13 @@ class Roles:
         gradients = [(parameter, parameter.requires_grad) for parameter in self.model.parameters()]
         modes = [(module, module.training) for module in self.model.modules()]
         try:
-            self.model.set_adapter(name)
-            _restore(gradients)
+            if before != name:  # PEFT would unmerge a merged adapter to set it
+                self.model.set_adapter(name)
+                _restore(gradients)
             yield self.model
         finally:
-            self.model.set_adapter(before)
+            if before != name:
+                self.model.set_adapter(before)
             _restore(gradients)
             for module, training in modes:
                 module.training = training
