@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from kit.pipeline import Run, run_pipeline
     from kit.preflight import load_config
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "Config", "ConfigError", "DataError", "KitError", "MachineError", "ModelError", "Run", "RunError",
     "TrainingStopped", "load_config", "run_pipeline",

@@ -59,7 +59,7 @@ class TestFirstUpdate:
         assert ((rollout.logps - rollout.ref_logps).abs() * rollout.mask).max() < 1e-5
         ppo.current_gradient_accumulation_steps = 2
         part = rollout.rows(torch.tensor([5, 1]))
-        logps = in_place(ppo._logps(part, ppo._states(part))[0], part["mask"])
+        logps = in_place(ppo.passes.logps(part, ppo.passes.states(part))[0], part["mask"])
         assert (logps - part["logps"]).abs().max() < 1e-4
 
     def test_log_probabilities_are_those_of_a_plain_forward_without_padding(self, tmp_path):
@@ -118,7 +118,7 @@ class TestAnUpdate:
         rollout = first_rollout(ppo)
         untouched = trainer(tmp_path)
         whole = rollout.rows(torch.arange(8))
-        sft = in_place(untouched._logps(whole, untouched._states(whole))[0], rollout.mask)
+        sft = in_place(untouched.passes.logps(whole, untouched.passes.states(whole))[0], rollout.mask)
         torch.testing.assert_close(rollout.ref_logps, sft.detach(), rtol=1e-4, atol=1e-5)
         assert ((rollout.logps - rollout.ref_logps).abs() * rollout.mask).max() > 1e-2
 

@@ -14,7 +14,6 @@ Where it differs from TRL 1.12's on purpose (tests/test_ppo_parity.py shows both
 - checkpoints hold the critic, the KL coefficient and all else that a resumed run needs.
 """
 
-import json
 import math
 import time
 from collections import defaultdict
@@ -27,20 +26,18 @@ import torch
 from datasets import Dataset
 from torch import Tensor, nn
 from trl import RLOOTrainer
-from trl.models.utils import disable_gradient_checkpointing
 
 from kit import notices
 from kit.errors import DataError, TrainingStopped
 from kit.models.adapters import keep_weights, load_training_state, policy_weights, save_training_state
-from kit.models.decoding import Sampled, pad_rows, sample_responses
+from kit.models.decoding import Sampled
 from kit.models.roles import Roles
 from kit.ppo import math as ppo_math
 from kit.ppo.carried import Carried
 from kit.ppo.config import PPOConfig
-from kit.ppo.head import Head
-from kit.ppo.rollout import PromptOrder, Rollout, in_place, lay_out, response_places, trimmed
-
-_SAMPLES_PER_ROLLOUT = 8  # rows of completions.jsonl
+from kit.ppo.passes import Passes
+from kit.ppo.rollout import PromptOrder, Rollout, in_place, lay_out
+from kit.ppo.samples import write_samples
 
 
 class PPOTrainer(RLOOTrainer):
@@ -90,8 +87,7 @@ class PPOTrainer(RLOOTrainer):
             )
         if self._tokenizer.pad_token_id in self.eos_token_ids:
             raise DataError("PPO: the pad token also ends a turn; give the tokenizer a pad token of its own")
-        if self._quantized:
-            self.model.get_base_model().enable_input_require_grads()  # see _training_arithmetic
+        self.passes = Passes(roles, args, self.accelerator)
         self._rollout: Rollout | None = None
         self._sampled: Sampled | None = None
         self._slices: list[dict[str, Tensor]] = []
@@ -149,9 +145,8 @@ class PPOTrainer(RLOOTrainer):
         batch = lay_out(prompt_ids, response_ids, self._tokenizer.pad_token_id, self.accelerator.device)
         mask = batch["mask"]
         with self._timed("scoring"):
-            logps, values = self._old_policy_and_critic(batch)
-            with self.roles.merged("reference"):
-                ref_logps = self._scored(batch, lambda part, states: self._logps(part, states)[0])
+            logps, values = self.passes.policy_and_critic(batch, self._sampled)
+            ref_logps = self.passes.reference(batch)
             rows = [{**row, "prompt_ids": ids} for row, ids in zip(inputs, prompt_ids, strict=True)]
             by_function = self._calculate_rewards(rows, prompts, completions, response_ids)
         self._sampled, self._scored_at = None, time.perf_counter()
@@ -186,7 +181,10 @@ class PPOTrainer(RLOOTrainer):
         }
         metrics |= {f"rewards/{n}": float(by_function[:, i].mean()) for i, n in enumerate(self.reward_func_names)}
         self._note(metrics)
-        self._keep_samples(completions, raw_scores, by_function, advantages, kl_nats, mask, ended)
+        by_name = {name: by_function[:, i] for i, name in enumerate(self.reward_func_names)}
+        self._show(completions, by_name, advantages)
+        numbers = {"score": raw_scores, "kl_nats": kl_nats, "tokens": mask.sum(1), "ended": ended}
+        write_samples(Path(self.args.output_dir), self._rollouts_done + 1, prompts, completions, numbers, by_name)
         self._look_after(metrics)
         if self.args.kl_control == "adaptive":
             self.carried.kl_coef = ppo_math.adapted_kl_coef(
@@ -198,82 +196,18 @@ class PPOTrainer(RLOOTrainer):
         )  # fmt: skip
 
     def _generate_single_turn(self, prompt_ids: list[list[int]], images: Any, fields: Any) -> list[list[int]]:
-        """Response ids per prompt, `rollout_batch_size` at a time, by transformers' `generate`; what it saw on the way
-        is kept for the rollout. vLLM and continuous batching are TRL's."""
-        size = self.args.rollout_batch_size or len(prompt_ids)
+        """Response ids per prompt; what sampling saw on the way is kept. vLLM and continuous batching are TRL's."""
         if self.use_vllm or self.use_transformers_continuous_batching:
+            size = self.args.rollout_batch_size or len(prompt_ids)
             parts = [prompt_ids[start : start + size] for start in range(0, len(prompt_ids), size)]
             of_trl = super()._generate_single_turn
             return [row for part in parts for row in of_trl(part, images, fields)]
-        value_head = self.roles.values if self.roles.critic_is_shared else None
-        with (
-            disable_gradient_checkpointing(self.model, self.args.gradient_checkpointing_kwargs),
-            self.roles.merged("policy") as model,
-            self.accelerator.autocast(),
-        ):
-            more = {"cache_implementation": self.args.cache_implementation} if self.args.cache_implementation else {}
-            self._sampled = sample_responses(
-                model, prompt_ids, self.max_completion_length, size, self.temperature, value_head, **more
-            )
+        self._sampled = self.passes.sample(prompt_ids)
         return self._sampled.ids
-
-    def _old_policy_and_critic(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Log-probabilities and values [b, r] before any update.
-
-        In float32 those that sampling saw are the training forward's but for rounding, and cost nothing. In lower
-        precision they are not (TRL 1.12's ratio began at 1.004 in bfloat16), so the training forward computes them.
-        """
-        mask, shared = batch["mask"], self.roles.critic_is_shared
-        seen = self._sampled if self._float32 else None
-        logps = values = None
-        if seen is not None:
-            logps = in_place(torch.tensor([x for row in seen.logps for x in row], device=mask.device), mask)
-            if seen.values is not None:
-                values = in_place(torch.tensor([x for row in seen.values for x in row], device=mask.device), mask)
-        if logps is None:
-            with self.roles.merged("policy"):
-                logps = self._scored(batch, lambda part, states: self._logps(part, states)[0])
-        if values is None:
-            with self.roles.merged("policy" if shared else "critic"):
-                values = self._scored(batch, lambda part, states: self.roles.values(states))
-        return logps, values
-
-    @property
-    def _float32(self) -> bool:
-        """Whether sampling and training run the same arithmetic but for the order of sums."""
-        return not self._quantized and self.accelerator.mixed_precision == "no" and self.model.dtype == torch.float32
-
-    @property
-    def _quantized(self) -> bool:
-        return getattr(self.model.get_base_model(), "is_quantized", False)
-
-    @contextmanager
-    def _training_arithmetic(self) -> Iterator[int]:
-        """Forward passes whose log-probabilities are compared with the training forward's; how many rows at once.
-
-        Without gradients bitsandbytes multiplies 4-bit layers by another kernel than in training (`needs_grad` in its
-        `matmul_4bit`), so on a quantised base these passes run with gradients, and the graph is dropped.
-        """
-        if self._quantized:
-            with torch.enable_grad():
-                yield self.args.per_device_train_batch_size
-        else:
-            checkpointing = self.args.gradient_checkpointing_kwargs
-            with torch.no_grad(), disable_gradient_checkpointing(self.model, checkpointing):
-                yield self._scoring_batch_size
 
     def reward_model(self, completion_ids: list[list[int]], prompt_ids: list[list[int]], **_: Any) -> list[float]:
         """The reward role's score of each response, read at its last real token, on the very ids that were sampled."""
-        rows = [p + r for p, r in zip(prompt_ids, completion_ids, strict=True)]
-        order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
-        scores = torch.empty(len(rows))
-        device = self.accelerator.device
-        with self.roles.merged("reward"), self.accelerator.autocast():
-            for start in range(0, len(rows), self._scoring_batch_size):
-                part = order[start : start + self._scoring_batch_size]
-                ids, mask = pad_rows([rows[i] for i in part], self._tokenizer.pad_token_id)
-                scores[part] = self.roles.scores(ids.to(device), mask.to(device)).cpu()
-        return scores.tolist()
+        return self.passes.scores([p + r for p, r in zip(prompt_ids, completion_ids, strict=True)])
 
     def _shaped(self, raw_scores: Tensor, ended: Tensor) -> Tensor:
         """Scores [b] normalised by all scores so far, clipped, and less the penalty of those that were cut off: the
@@ -300,18 +234,18 @@ class PPOTrainer(RLOOTrainer):
         accumulate = self.current_gradient_accumulation_steps
         share = accumulate / inputs["mini_batch_tokens"]
         if self.roles.critic_is_shared:
-            states = self._states(inputs)
+            states = self.passes.states(inputs)
             value_loss = self._value_loss(states.detach() if warming_up else states, inputs) * share
             if warming_up:
                 return self.args.vf_coef * value_loss
             return self._policy_loss(states, inputs) * share + self.args.vf_coef * value_loss
 
         with self.roles.use("critic"):
-            value_loss = self._value_loss(self._states(inputs), inputs) * share
+            value_loss = self._value_loss(self.passes.states(inputs), inputs) * share
             self.accelerator.backward(self.args.vf_coef * value_loss / accumulate)
         if warming_up:
             return 0 * self.roles.value_head.weight.sum()  # the trainer wants something to back-propagate
-        return self._policy_loss(self._states(inputs), inputs) * share
+        return self._policy_loss(self.passes.states(inputs), inputs) * share
 
     def _value_loss(self, states: Tensor, inputs: dict[str, Tensor]) -> Tensor:
         """Sum of the value loss over the response tokens of a micro-batch."""
@@ -326,7 +260,7 @@ class PPOTrainer(RLOOTrainer):
     def _policy_loss(self, states: Tensor, inputs: dict[str, Tensor]) -> Tensor:
         """Sum of the policy loss over the response tokens of a micro-batch."""
         mask, cliprange = inputs["mask"], self.args.cliprange
-        logps, entropy = (in_place(x, mask) for x in self._logps(inputs, states))
+        logps, entropy = (in_place(x, mask) for x in self.passes.logps(inputs, states))
         per_token = ppo_math.policy_loss(logps, inputs["logps"], inputs["advantages"], mask, cliprange)
         self._stop_unless_finite("policy loss", per_token, inputs["index"])
         log_ratio = (logps.detach() - inputs["logps"]) * mask
@@ -344,35 +278,6 @@ class PPOTrainer(RLOOTrainer):
         if self.state.global_step % self._steps_per_rollout == 0:  # no update since the rollout: it should be 0
             self._note({"policy/first_log_ratio": float(log_ratio.abs().max())})
         return per_token.sum()
-
-    # --- forward passes -----------------------------------------------------------------------------------------
-
-    def _states(self, batch: dict[str, Tensor]) -> Tensor:
-        """Hidden states [n, h] that predict each of the n response tokens, under the role in use."""
-        with self.accelerator.autocast():
-            hidden = self.roles.hidden(batch["input_ids"], batch["attention_mask"])
-        return hidden[response_places(batch)]
-
-    def _logps(self, batch: dict[str, Tensor], states: Tensor) -> tuple[Tensor, Tensor]:
-        """Log-probabilities and entropies [n] of the response tokens, in nats."""
-        rows, places = response_places(batch)
-        head = Head.of(self.model.get_base_model(), self.temperature)
-        with self.accelerator.autocast():
-            return head.logps(states, batch["input_ids"][rows, places + 1])
-
-    def _scored(self, batch: dict[str, Tensor], function: Callable) -> Tensor:
-        """`function(part, states)`, a number per response token, over the whole rollout as [b, r]: in order of length,
-        `scoring_batch_size` rows at a time."""
-        order = batch["attention_mask"].sum(1).argsort(stable=True)
-        with self._training_arithmetic() as size:
-            parts = [trimmed({k: v[i] for k, v in batch.items()}) for i in order.split(size)]
-            numbers = torch.cat([function(part, self._states(part)).detach().float() for part in parts])
-        laid_out = in_place(numbers, batch["mask"][order])
-        return laid_out[order.argsort()]
-
-    @property
-    def _scoring_batch_size(self) -> int:
-        return self.args.scoring_batch_size or self.args.per_device_train_batch_size
 
     # --- optimizer --------------------------------------------------------------------------------------------
 
@@ -464,27 +369,13 @@ class PPOTrainer(RLOOTrainer):
             sums[0] += float((numbers.detach() * mask).sum())
             sums[1] += count
 
-    def _keep_samples(
-        self, completions: list, scores: Tensor, by_function: Tensor, advantages: Tensor, kl: Tensor, mask: Tensor,
-        ended: Tensor,
-    ) -> None:  # fmt: skip
-        """The rollout for TRL's table of completions, and its first rows for `completions.jsonl`."""
+    def _show(self, completions: list, rewards: dict[str, Tensor], advantages: Tensor) -> None:
+        """The rollout for TRL's table of completions (`log_completions`), also in a tracker."""
         self._logs["prompt"].extend(self._prompts)
         self._logs["completion"].extend(completions)
         self._logs["advantages"].extend(advantages.sum(1).tolist())
-        for i, name in enumerate(self.reward_func_names):
-            self._logs["rewards"][name].extend(by_function[:, i].tolist())
-        numbers = zip(scores.tolist(), kl.tolist(), mask.sum(1).tolist(), ended.tolist(), strict=True)
-        folder = Path(self.args.output_dir)
-        folder.mkdir(parents=True, exist_ok=True)
-        with open(folder / "completions.jsonl", "a", encoding="utf-8") as file:
-            for i, (score, kl_nats, tokens, end) in zip(range(_SAMPLES_PER_ROLLOUT), numbers, strict=False):
-                row = {
-                    "rollout": self._rollouts_done + 1, "prompt": self._prompts[i], "completion": completions[i],
-                    "score": score, "kl_nats": kl_nats, "tokens": tokens, "ended": end,
-                    "rewards": dict(zip(self.reward_func_names, by_function[i].tolist(), strict=True)),
-                }  # fmt: skip
-                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        for name, values in rewards.items():
+            self._logs["rewards"][name].extend(values.tolist())
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """One row per log in the field's names; RLOO's names for the same things are left out."""
