@@ -138,7 +138,7 @@ class PPOTrainer(RLOOTrainer):
         return slices
 
     def _generate_and_score_completions(self, inputs: list[dict]) -> Rollout:
-        """Responses to the prompts with old and reference log-probabilities, values, advantages and returns."""
+        """Responses to the prompts, what the roles say of them, what the guards say of that, and the advantages."""
         self._prompts = prompts = [row["prompt"] for row in inputs]
         with self._timed("rollout"):
             prompt_ids, response_ids, completions = self._generate(prompts)
@@ -151,19 +151,15 @@ class PPOTrainer(RLOOTrainer):
             by_function = self._calculate_rewards(rows, prompts, completions, response_ids)
         self._sampled, self._scored_at = None, time.perf_counter()
 
+        by_name = {name: by_function[:, i] for i, name in enumerate(self.reward_func_names)}
         raw_scores = (by_function * self.reward_weights.to(by_function.device)).sum(1)
         ended = torch.tensor([ids[-1] in self.eos_token_ids for ids in response_ids], device=mask.device)
         for what, numbers in {"score": raw_scores, "value": values, "log-probability": logps}.items():
             self._stop_unless_finite(what, numbers, batch["index"])
-        scores = self._shaped(raw_scores, ended)
-
-        kl_coef, kl = self.carried.kl_coef, ppo_math.token_kl(logps, ref_logps, mask, self.args.kl_estimator)
-        rewards = ppo_math.token_rewards(scores, kl, mask, kl_coef)
+        scores, kl_coef = self._shaped(raw_scores, ended), self.carried.kl_coef
+        kl = ppo_math.token_kl(logps, ref_logps, mask, self.args.kl_estimator)
         kl_nats, penalty = kl.sum(1), -kl_coef * kl.sum(1)
-        if self.args.whiten_rewards:
-            rewards = ppo_math.masked_whiten(rewards, mask, shift_mean=False)
-        advantages = ppo_math.advantages_gae(rewards, values, mask, self.args.gamma, self.args.lam)
-        returns = advantages + values * mask
+        advantages, returns = self._advantages_and_returns(scores, kl, values, mask)
         metrics = {
             "objective/scores": float(raw_scores.mean()),
             "objective/kl": float(kl_nats.mean()),
@@ -179,12 +175,11 @@ class PPOTrainer(RLOOTrainer):
             "kl_coef": kl_coef,
             "episode": float((self._rollouts_done + 1) * len(prompts)),
         }
-        metrics |= {f"rewards/{n}": float(by_function[:, i].mean()) for i, n in enumerate(self.reward_func_names)}
+        metrics |= {f"rewards/{name}": float(numbers.mean()) for name, numbers in by_name.items()}
         self._note(metrics)
-        by_name = {name: by_function[:, i] for i, name in enumerate(self.reward_func_names)}
         self._show(completions, by_name, advantages)
-        numbers = {"score": raw_scores, "kl_nats": kl_nats, "tokens": mask.sum(1), "ended": ended}
-        write_samples(Path(self.args.output_dir), self._rollouts_done + 1, prompts, completions, numbers, by_name)
+        columns = {"score": raw_scores, "kl_nats": kl_nats, "tokens": mask.sum(1), "ended": ended}
+        write_samples(Path(self.args.output_dir), self._rollouts_done + 1, prompts, completions, columns, by_name)
         self._look_after(metrics)
         if self.args.kl_control == "adaptive":
             self.carried.kl_coef = ppo_math.adapted_kl_coef(
@@ -194,6 +189,16 @@ class PPOTrainer(RLOOTrainer):
         return Rollout(
             **batch, logps=logps, ref_logps=ref_logps, values=values, advantages=whitened, returns=returns
         )  # fmt: skip
+
+    def _advantages_and_returns(
+        self, scores: Tensor, kl: Tensor, values: Tensor, mask: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """GAE of score [b] and KL penalty [b, r], and the value's targets; both [b, r], not whitened."""
+        rewards = ppo_math.token_rewards(scores, kl, mask, self.carried.kl_coef)
+        if self.args.whiten_rewards:
+            rewards = ppo_math.masked_whiten(rewards, mask, shift_mean=False)
+        advantages = ppo_math.advantages_gae(rewards, values, mask, self.args.gamma, self.args.lam)
+        return advantages, advantages + values * mask
 
     def _generate_single_turn(self, prompt_ids: list[list[int]], images: Any, fields: Any) -> list[list[int]]:
         """Response ids per prompt; what sampling saw on the way is kept. vLLM and continuous batching are TRL's."""
