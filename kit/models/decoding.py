@@ -62,7 +62,7 @@ def sample_responses(
 
 
 class _Seen:
-    """What the decoding loop saw, step by step: rows alive, their tokens, log-probabilities and values."""
+    """What the decoding loop saw, step by step: which rows had ended, which row is which, tokens, logps and values."""
 
     def __init__(self, rows: int, value_head: Callable[[Tensor], Tensor] | None) -> None:
         self.count, self.value_head = rows, value_head
@@ -71,10 +71,11 @@ class _Seen:
     def rows(self) -> list[tuple[list[int], list[float], list[float]]]:
         """(ids, logps, values) of each row; the tensors come to the CPU once."""
         rows: list[tuple[list[int], list[float], list[float]]] = [([], [], []) for _ in range(self.count)]
-        alive, *columns = (torch.cat(column).tolist() for column in zip(*self.steps, strict=True))
-        for place, *numbers in zip(alive, *columns, strict=True):
-            for column, number in zip(rows[place], numbers, strict=True):
-                column.append(number)
+        columns = (torch.cat(column).tolist() for column in zip(*self.steps, strict=True))
+        for ended, place, *numbers in zip(*columns, strict=True):
+            if not ended:
+                for column, number in zip(rows[place], numbers, strict=True):
+                    column.append(number)
         return rows
 
 
@@ -101,15 +102,15 @@ def _decode(
             else:
                 tokens = scores.argmax(-1, keepdim=True)
             values = torch.zeros_like(logps[:, 0]) if seen.value_head is None else seen.value_head(states[-1])
-            step = (place, tokens[:, 0], logps.gather(1, tokens)[:, 0], values)
-            seen.steps.append(tuple(column[~ended] for column in step))
+            seen.steps.append((ended, place, tokens[:, 0], logps.gather(1, tokens)[:, 0], values))
             input_ids = torch.cat([input_ids, tokens], 1)
             ended = ended | stopping_criteria(input_ids, None)
             del outputs, scores, logps
             states.clear()
-            if ended.all():
+            finished = int(ended.sum())  # the only number a step waits for
+            if finished == len(ended):
                 return input_ids
-            if ended.float().mean() >= _DROP_SHARE and type(model_kwargs.get("past_key_values")) is DynamicCache:
+            if finished >= _DROP_SHARE * len(ended) and type(model_kwargs.get("past_key_values")) is DynamicCache:
                 live = (~ended).nonzero()[:, 0]
                 model_kwargs = _take_rows(model_kwargs, live, len(ended))
                 input_ids, place, ended = input_ids[live], place[live], ended[live]

@@ -128,7 +128,8 @@ class Roles:
             hidden = self.hidden(input_ids, attention_mask)
         last = attention_mask.sum(1) - 1
         final = hidden[torch.arange(len(hidden), device=hidden.device), last]
-        return self.reward_head(final.to(self.reward_head.weight.dtype)).squeeze(-1).float()
+        with torch.autocast(final.device.type, enabled=False):
+            return self.reward_head(final.to(self.reward_head.weight.dtype)).squeeze(-1).float()
 
     def values(self, hidden: Tensor) -> Tensor:
         """The critic's value [...], in score units, of hidden states [..., h] (the policy's where it is shared)."""
