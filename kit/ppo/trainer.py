@@ -332,12 +332,11 @@ class PPOTrainer(RLOOTrainer):
 
     def _look_after(self, metrics: dict[str, float]) -> None:
         """Let the guards look at a rollout: warn, or stop; where none complains, the policy may be the best so far."""
-        findings = self.carried.guards.look(metrics)
-        for finding in findings:
+        for finding in self.carried.guards.look(metrics):
             if finding.stop:
                 raise TrainingStopped(f"PPO stopped at rollout {self._rollouts_done + 1}: {finding.text}")
             notices.warn(f"ppo, rollout {self._rollouts_done + 1}: {finding.text}")
-        if not findings:
+        if self.carried.guards.content:
             policy = policy_weights(self.roles)
             self.carried.offer_best(self._rollouts_done, metrics["objective/rlhf_reward"], policy)
 
