@@ -1,13 +1,14 @@
 """Does the kit's PPO learn at least as much as the last PPO that TRL shipped (1.12)? Judged by the demo world's truth.
 
-    python benchmarks/ppo_learning_vs_trl.py [--seeds 0 1 2] [--trl-learning-rates 1.4e-3 7e-4 3.5e-4 1.75e-4]
+    python benchmarks/ppo_learning_vs_trl.py [--seeds 0 1 2] [--trl-learning-rates 1.4e-3 7e-4 3.5e-4] [--trl-lams …]
 
 For every seed, the kit runs configs/quickstart.yaml (sft, reward, ppo) in build/learning. A finished run is kept while
 its settings and data are the same; so remove that folder after a change of the kit's code. Then TRL's PPOTrainer,
 unmodified and in a process of its own, starts from the same SFT and reward adapters, with the same prompts, episodes,
 optimizer steps and PPO settings. Both answer the same held-out prompts with the same random numbers.
-TRL gets the learning rate that served it best on the first seed, by the very number it is judged by; the kit keeps its
-own. All is on the CPU, in one thread: about 9 minutes for three seeds, 5 where the kit's runs are there.
+TRL gets the learning rate and the lambda of GAE (its default 0.95, or the kit's) that served it best on the first seed,
+by the very number it is judged by; the kit keeps the quickstart's, chosen on other seeds. All is on the CPU, in one
+thread: about 10 minutes for three seeds, 6 where the kit's runs are there.
 
 Prints the sweep; for each seed and for SFT, TRL and the kit the true reward, the reward model's score (proxy) and the
 KL from SFT in nats, each with its 95 % interval over prompts; and the difference kit - TRL, paired by prompt.
@@ -15,6 +16,7 @@ Exits with 1 where the kit's mean over the seeds is below TRL's.
 """
 
 import argparse
+import itertools
 import os
 import shutil
 import statistics
@@ -33,7 +35,7 @@ TRL_VERSION = "1.12.0"  # the last release with PPOTrainer, at trl.experimental.
 TRL_FOLDER = ROOT / "build" / f"trl-{TRL_VERSION}"
 RUNS = ROOT / "build" / "learning"
 QUICKSTART = ROOT / "configs" / "quickstart.yaml"
-SWEEP = (2, 1, 1 / 2, 1 / 4)  # TRL's learning rates, in units of the kit's
+SWEEP = (2, 1, 1 / 2)  # TRL's learning rates, in units of the kit's
 NAMES = {"sft": "SFT", "trl": f"TRL {TRL_VERSION}", "kit": "kit"}
 
 
@@ -44,19 +46,20 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="one run of everything for each")
     parser.add_argument("--trl-learning-rates", type=float, nargs="+", help="the sweep; default: the kit's x 2 to 1/4")
-    parser.add_argument("--train-trl", nargs=3, metavar=("RUN", "RATE", "OUT"), help=argparse.SUPPRESS)
+    parser.add_argument("--trl-lams", type=float, nargs="+", help="the same for lambda; default: 0.95 and the kit's")
+    parser.add_argument("--train-trl", nargs=4, metavar=("RUN", "RATE", "LAM", "OUT"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     os.environ |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}  # before torch is imported
     if arguments.train_trl:
-        run, rate, out = arguments.train_trl
-        train_trl(Path(run), float(rate), Path(out))
+        run, rate, lam, out = arguments.train_trl
+        train_trl(Path(run), (float(rate), float(lam)), Path(out))
         return 0
 
     install_trl()
     runs = {seed: run_kit(seed) for seed in arguments.seeds}
     first = arguments.seeds[0]
-    rate, trl = sweep_trl(runs[first], arguments.trl_learning_rates)
-    trained = {first: trl} | {seed: run_trl(runs[seed], rate) for seed in arguments.seeds[1:]}
+    setting, trl = sweep_trl(runs[first], arguments.trl_learning_rates, arguments.trl_lams)
+    trained = {first: trl} | {seed: run_trl(runs[seed], setting) for seed in arguments.seeds[1:]}
     results = {seed: judge(run, {"trl": trained[seed], "kit": run / "ppo"}) for seed, run in runs.items()}
     return report(results)
 
@@ -77,37 +80,39 @@ def run_kit(seed: int) -> Path:
     return kit.run_pipeline(QUICKSTART, output_dir=str(RUNS), name=f"seed-{seed}", seed=seed, stages=stages).path
 
 
-def run_trl(run: Path, rate: float) -> Path:
-    """Folder of the policy that TRL trains at this learning rate, from the SFT and reward adapters of the kit's run."""
-    out = RUNS / "trl" / f"{run.name}-rate-{rate:g}"
+def run_trl(run: Path, setting: tuple[float, float]) -> Path:
+    """Folder of the policy that TRL trains at this (learning rate, lambda), from the SFT and reward adapters."""
+    rate, lam = setting
+    out = RUNS / "trl" / f"{run.name}-rate-{rate:g}-lam-{lam:g}"
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     path = os.pathsep.join([str(TRL_FOLDER), str(ROOT)])
     started = time.monotonic()
     with open(out / "train.log", "w", encoding="utf-8") as log:
-        command = [sys.executable, __file__, "--train-trl", str(run), str(rate), str(out)]
+        command = [sys.executable, __file__, "--train-trl", str(run), str(rate), str(lam), str(out)]
         done = subprocess.run(command, stdout=log, stderr=log, cwd=ROOT, env=os.environ | {"PYTHONPATH": path})
     if done.returncode:
         tail = "\n".join((out / "train.log").read_text(encoding="utf-8").splitlines()[-15:])
         raise SystemExit(f"TRL's PPO failed; the end of {(out / 'train.log').relative_to(ROOT)}:\n{tail}")
-    print(f"TRL, {run.name}, learning rate {rate:g}: {time.monotonic() - started:.0f} s", flush=True)
+    print(f"TRL, {run.name}, learning rate {rate:g}, lambda {lam:g}: {time.monotonic() - started:.0f} s", flush=True)
     return out
 
 
-def sweep_trl(run: Path, rates: list[float] | None) -> tuple[float, Path]:
-    """The learning rate of the highest true reward on this run, and the policy it made."""
+def sweep_trl(run: Path, rates: list[float] | None, lams: list[float] | None) -> tuple[tuple[float, float], Path]:
+    """The (learning rate, lambda) of the highest true reward on this run, and the policy it made."""
     from kit.preflight import load_config
 
-    rates = rates or [factor * load_config(run / "config.yaml").ppo.learning_rate for factor in SWEEP]
+    ppo = load_config(run / "config.yaml").ppo
+    rates = rates or [factor * ppo.learning_rate for factor in SWEEP]
     reached = {}
-    for rate in rates:
-        policy = run_trl(run, rate)
-        reached[rate] = (judge(run, {"trl": policy})["trl"], policy)
-    best = max(reached, key=lambda rate: reached[rate][0].true.mean)
-    print(f"\n{run.name}: TRL's learning rates")
-    for rate, (result, _) in sorted(reached.items()):
-        print(f"  {rate:<8g} {result}{'   <- chosen' if rate == best else ''}")
-    if len(rates) > 1 and best in (min(rates), max(rates)):
+    for setting in itertools.product(rates, lams or sorted({0.95, ppo.lam})):
+        policy = run_trl(run, setting)
+        reached[setting] = (judge(run, {"trl": policy})["trl"], policy)
+    best = max(reached, key=lambda setting: reached[setting][0].true.mean)
+    print(f"\n{run.name}: TRL's learning rate and lambda")
+    for (rate, lam), (result, _) in sorted(reached.items()):
+        print(f"  {rate:<8g} {lam:<5g} {result}{'   <- chosen' if (rate, lam) == best else ''}")
+    if len(rates) > 1 and best[0] in (min(rates), max(rates)):
         print("  the best stands at an end of the sweep: widen --trl-learning-rates to be fair to TRL")
     print(flush=True)
     return best, reached[best][1]
@@ -191,7 +196,7 @@ def start_of(run: Path) -> tuple:
 # ---- in a process of its own, where `import trl` is 1.12 --------------------------------------------------------
 
 
-def train_trl(run: Path, rate: float, out: Path) -> None:
+def train_trl(run: Path, setting: tuple[float, float], out: Path) -> None:
     """Train with TRL's own PPOTrainer from the run's SFT and reward adapters; write the policy to `out`.
 
     Policy, value and reward stand on three copies of the base. On one shared base, the switch to the reference adapter
@@ -216,7 +221,7 @@ def train_trl(run: Path, rate: float, out: Path) -> None:
     value = new_reward(base.scorer(), run / "reward").get_base_model()
     reward = new_reward(base.scorer(), run / "reward").get_base_model().requires_grad_(False)
     trainer = PPOTrainer(
-        args=trl_arguments(config, base, rate, out),
+        args=trl_arguments(config, base, setting, out),
         processing_class=base.tokenizer,
         model=policy,
         ref_model=None,  # the adapter `ref`
@@ -229,7 +234,7 @@ def train_trl(run: Path, rate: float, out: Path) -> None:
     save_adapter(policy, out, base.tokenizer, f"Trained by TRL {TRL_VERSION} for benchmarks/{Path(__file__).name}.\n")
 
 
-def trl_arguments(config, base, rate: float, out: Path):
+def trl_arguments(config, base, setting: tuple[float, float], out: Path):
     """The kit's PPO settings under TRL's names.
 
     TRL takes an optimizer step every `gradient_accumulation_steps` micro-batches, and a pass over the rollout has just
@@ -240,17 +245,18 @@ def trl_arguments(config, base, rate: float, out: Path):
     from trl.experimental.ppo import PPOConfig
 
     ppo = config.ppo
-    same = ("num_mini_batches", "num_ppo_epochs", "kl_coef", "cliprange", "cliprange_value", "vf_coef", "gamma", "lam",
+    same = ("num_mini_batches", "num_ppo_epochs", "kl_coef", "cliprange", "cliprange_value", "vf_coef", "gamma",
             "temperature", "missing_eos_penalty", "whiten_rewards")  # fmt: skip
     return PPOConfig(
         **{name: getattr(ppo, name) for name in same},
         output_dir=str(out),
         seed=config.seed,
-        learning_rate=rate,
+        learning_rate=setting[0],
+        lam=setting[1],
         total_episodes=ppo.episodes,
-        per_device_train_batch_size=ppo.rollout_batch_size,
+        per_device_train_batch_size=ppo.rollout_size,
         gradient_accumulation_steps=1,
-        local_rollout_forward_batch_size=ppo.rollout_batch_size,
+        local_rollout_forward_batch_size=ppo.rollout_size,
         response_length=config.data.max_response_tokens,
         stop_token="eos",
         model_adapter_name="default",
@@ -268,10 +274,10 @@ def trl_arguments(config, base, rate: float, out: Path):
 def check_as_agreed(trainer, config) -> None:
     """Stop where the comparison would not be a fair one: another start, or more or fewer steps than the kit took."""
     ppo, first = config.ppo, trainer.state.log_history[0]
-    rollouts = -(-ppo.episodes // ppo.rollout_batch_size)
+    rollouts = -(-ppo.episodes // ppo.rollout_size)
     wanted = {
         "steps": rollouts * ppo.num_ppo_epochs * ppo.num_mini_batches,
-        "episodes": rollouts * ppo.rollout_batch_size,
+        "episodes": rollouts * ppo.rollout_size,
     }
     states = trainer.optimizer.state.values()
     found = {"steps": int(max(state["step"] for state in states)), "episodes": trainer.state.episode}
