@@ -127,7 +127,7 @@ def _run_stage(stage: str, config: Config, data: Data, checked: Checked, folder:
     if before is not None:
         notices.say(f"{stage}: runs again, because it changed: {'; '.join(changed_inputs(before.inputs, inputs)[:4])}")
 
-    work, function = _stage(stage, config, checked, folder)
+    work, function = _stage(stage, config, checked, folder, inputs)
     notices.say(f"{stage}: {work}")
     folder.start_stage(stage)
     place = folder.workplace(stage)
@@ -141,7 +141,9 @@ def _run_stage(stage: str, config: Config, data: Data, checked: Checked, folder:
     notices.say(f"{stage}: done in {seconds:.0f} s, peak {peak / 2**30:.2f} GiB; {result.headline}")
 
 
-def _stage(stage: str, config: Config, checked: Checked, folder: RunFolder) -> tuple[str, Callable[[Path], Any]]:
+def _stage(
+    stage: str, config: Config, checked: Checked, folder: RunFolder, inputs: dict[str, Any]
+) -> tuple[str, Callable[[Path], Any]]:
     """A line that says what the stage does, on how much and from where; and the stage as a function of its folder."""
     from kit.compare.stage import compare_arms
     from kit.stages.dpo import train_dpo
@@ -160,7 +162,8 @@ def _stage(stage: str, config: Config, checked: Checked, folder: RunFolder) -> t
         return f"learns to score from {pairs}, from SFT", lambda out: train_reward(*common, out, at["sft"])
     if stage == "ppo":
         line = f"{config.ppo.episodes:,} episodes over {prompts}, from SFT, scored by the reward model"
-        return line, lambda out: train_ppo(*common, out, at["sft"], at["reward"])
+        checkpoints = folder.checkpoints(stage, inputs)
+        return line, lambda out: train_ppo(*common, out, at["sft"], at["reward"], checkpoints)
     if stage == "dpo":
         return f"learns from {pairs}, from SFT", lambda out: train_dpo(*common, out, at["sft"])
     arms = ", ".join(name for name in ("sft", "dpo", "ppo") if name in done)

@@ -4,6 +4,9 @@ import gc
 import json
 import random
 import shutil
+import subprocess
+import sys
+import time
 
 import pytest
 import torch
@@ -11,6 +14,7 @@ from toy import base_folder
 
 import kit
 from kit.compare.result import Comparison
+from kit.config_file import dump_config
 from kit.runs.lock import run_lock
 
 pytestmark = pytest.mark.pipeline
@@ -268,3 +272,38 @@ class TestRowsInMemory:
         before = stamps(first.path)
         again = kit.run_pipeline(first.path / "config.yaml")
         assert stamps(again.path) == before
+
+
+LONGER = {  # 8 rollouts of 4 steps; the toy model never ends a turn
+    "stages": ["sft", "reward", "ppo"],
+    "ppo": TOY["ppo"] | {"episodes": 64, "guards_off": ["eos", "length", "critic"]},
+}
+
+
+class TestAKilledPPO:
+    def finished(self, folder):
+        return kit.run_pipeline(toy(folder, **LONGER)).stages["ppo"]
+
+    def test_goes_on_from_its_last_checkpoint_to_the_same_bits(self, run, copied, tmp_path, capfd):
+        shutil.copytree(run.path, tmp_path / "killed" / "runs" / "toy")
+        unbroken = self.finished(copied)
+        config = toy(tmp_path / "killed", **LONGER)
+        (tmp_path / "again.yaml").write_text(dump_config(config))
+        child = subprocess.Popen([sys.executable, "-m", "kit.cli", "run", str(tmp_path / "again.yaml")])
+        saved = config.run_path / ".ppo-checkpoints" / "checkpoint-8" / "trainer_state.json"
+        while not saved.exists() and child.poll() is None:
+            time.sleep(0.01)
+        child.kill()
+        child.wait()
+        assert saved.exists(), "it was not killed in time"
+        again = self.finished(tmp_path / "killed")
+        assert "goes on from step" in capfd.readouterr().out
+        assert again.adapter_sha256 == unbroken.adapter_sha256
+        assert self.rows(again) == self.rows(unbroken)
+        assert (again.path / "completions.jsonl").read_bytes() == (unbroken.path / "completions.jsonl").read_bytes()
+        assert not (config.run_path / ".ppo-checkpoints").exists()
+
+    @staticmethod
+    def rows(stage):
+        rows = [json.loads(line) for line in (stage.path / "metrics.jsonl").read_text().splitlines()]
+        return [{name: x for name, x in row.items() if not name.startswith("seconds/")} for row in rows]

@@ -1,9 +1,16 @@
-"""What PPO takes from TRL: the methods it overrides or calls. Raising TRL's bound is a run of this file."""
+"""What PPO takes from TRL, and from transformers and PEFT under it: the methods it overrides or calls.
+
+Raising TRL's bound is a run of this file.
+"""
 
 import inspect
 
 import pytest
+from peft.tuners.lora import Linear as LoraLinear
+from transformers import GenerationMixin
+from transformers.cache_utils import DynamicCache
 from trl import DPOTrainer, RewardConfig, RLOOConfig, RLOOTrainer, SFTConfig
+from trl.kernels import ChunkedLogProbFunction
 from trl.trainer import reward_trainer, sft_trainer
 
 from kit.ppo.config import PPOConfig
@@ -18,6 +25,9 @@ OVERRIDDEN = {
     "_save": ["self", "output_dir", "state_dict"],
     "_load_from_checkpoint": ["self", "resume_from_checkpoint", "model"],
     "_save_checkpoint": ["self", "model", "trial"],
+    "create_optimizer": ["self", "model"],
+    "_clip_grad_norm": ["self", "model"],
+    "_get_grad_norm": ["self", "model", "grad_norm"],
 }
 CALLED = {
     "_generate": ["self", "prompts"],
@@ -73,3 +83,38 @@ class TestTokenIds:
 
     def test_lengths_can_be_left_to_the_kit(self):
         assert {"max_length"} <= set(SFTConfig.__dataclass_fields__) & set(RewardConfig.__dataclass_fields__)
+
+
+class TestDecodingLoop:
+    @pytest.mark.parametrize(
+        ("name", "arguments"),
+        [
+            ("_prefill", ["input_ids", "generation_config", "model_kwargs"]),
+            ("_update_model_kwargs_for_generation", ["outputs", "model_kwargs"]),
+            ("prepare_inputs_for_generation", ["input_ids", "next_sequence_length"]),
+        ],
+    )
+    def test_transformers_has_the_steps_it_is_made_of(self, name, arguments):
+        parameters = list(inspect.signature(getattr(GenerationMixin, name)).parameters)
+        assert parameters[1 : 1 + len(arguments)] == arguments
+
+    def test_generate_takes_a_loop_of_ones_own(self):
+        assert "custom_generate" in inspect.signature(GenerationMixin.generate).parameters
+        assert "new_custom_keys" in inspect.getsource(GenerationMixin._extract_generation_mode_kwargs)
+
+    def test_rows_can_be_taken_out_of_the_cache(self):
+        assert list(inspect.signature(DynamicCache.batch_select_indices).parameters) == ["self", "indices"]
+
+
+class TestMerging:
+    def test_a_layer_that_lists_an_adapter_as_merged_runs_its_base_alone(self):
+        source = inspect.getsource(LoraLinear.forward)
+        assert "elif self.merged:\n            result = self.base_layer(x, *args, **kwargs)" in source
+        assert list(inspect.signature(LoraLinear.get_delta_weight).parameters) == ["self", "adapter"]
+
+
+class TestHead:
+    def test_trls_kernel_takes_the_arguments_that_triton_devices_give_it(self):
+        wanted = ["hidden", "weight", "bias", "targets", "temperature", "chunk_size", "final_logit_softcapping",
+                  "logit_scale", "outputs"]  # fmt: skip
+        assert list(inspect.signature(ChunkedLogProbFunction.forward).parameters)[1:] == wanted

@@ -3,13 +3,14 @@
 Shapes: b prompts of p tokens, r tokens of the longest response, v vocabulary, h hidden units.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
+from transformers import DynamicCache, GenerationConfig
 
 _DROP_SHARE = 0.25  # finished rows leave the batch once they are this much of it; the cache is copied each time
 
@@ -42,23 +43,39 @@ def sample_responses(
     its batch. Draws from the global random state.
     """
     pad = model.generation_config.pad_token_id
-    greedy = {"do_sample": False, "temperature": None, "top_k": None, "top_p": None}
-    how = greedy if temperature == 0 else {"do_sample": True, "temperature": temperature}
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     found: list[tuple[list[int], list[float], list[float]]] = [([], [], [])] * len(prompts)
     for start in range(0, len(order), batch_size):
         rows = order[start : start + batch_size]
         ids, mask = (x.to(model.device) for x in pad_rows([prompts[i] for i in rows], pad, left=True))
         seen = _Seen(len(rows), value_head)
-        with torch.no_grad():
-            model.generate(
+        with torch.no_grad(), _pure_softmax(model, temperature) as causal:
+            causal.generate(
                 input_ids=ids, attention_mask=mask, max_new_tokens=max_tokens, custom_generate=_decode, seen=seen,
-                **how, **settings,
+                **settings,
             )  # fmt: skip
         for i, row in zip(rows, seen.rows(), strict=True):
             found[i] = row
     ids, logps, values = (list(column) for column in zip(*found, strict=True))
     return Sampled(ids, logps, values if value_head is not None else None)
+
+
+@contextmanager
+def _pure_softmax(model: Any, temperature: float) -> Iterator[Any]:
+    """The causal model, its own generation settings laid aside but for the ends of a turn.
+
+    Many bases ship a top-k, a repetition penalty or a minimal length: what they sample has another distribution than
+    the one whose log-probabilities ratio and KL are made of.
+    """
+    causal = model.get_base_model() if hasattr(model, "get_base_model") else model
+    own = causal.generation_config
+    how = {"do_sample": False} if temperature == 0 else {"do_sample": True, "temperature": temperature, "top_k": 0}
+    ends = {name: getattr(own, name) for name in ("eos_token_id", "pad_token_id", "bos_token_id")}
+    causal.generation_config = GenerationConfig(**how, **ends)
+    try:
+        yield causal
+    finally:
+        causal.generation_config = own
 
 
 class _Seen:

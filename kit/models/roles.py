@@ -76,7 +76,7 @@ class Roles:
         name = ADAPTERS.get(role, role)
         with self.use(role) as model:
             layers = [module for module in model.modules() if isinstance(module, LoraLinear)]
-            if self._merged == name or not all(_can_merge(layer, name) for layer in layers):
+            if not all(_can_merge(layer, name) for layer in layers):
                 yield model
                 return
             self._merged = name

@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers.utils import is_triton_available
 from trl.kernels import ChunkedLogProbFunction
 
-_TILE_BYTES = 64 * 2**20
+_TILE_BYTES = 16 * 2**20  # the fastest of 4 to 64 MiB on two CPU cores: a tile stays near the cache
 _TRL_TILE_COLUMNS = 32_768  # TRL's own choice
 
 
@@ -77,26 +77,28 @@ class _LogProbs(torch.autograd.Function):
             z = (hidden[part].to(dtype) @ weight.T).float()
             if head.bias is not None:
                 z += head.bias
-            inner = head.scale
-            z *= inner
+            if head.scale != 1:
+                z *= head.scale
             bend = None
             if head.softcap is not None:
                 z = torch.tanh(z / head.softcap)
                 bend = 1 - z.square() if wanted else None
                 z *= head.softcap
-            z /= head.temperature
+            if head.temperature != 1:
+                z /= head.temperature
             z -= z.amax(-1, keepdim=True)
-            p = z.exp()
-            total = p.sum(-1, keepdim=True)
-            p /= total
-            log_total = total.log()[:, 0]
-            logps[part] = z.gather(1, label)[:, 0] - log_total
-            entropy[part] = log_total - torch.linalg.vecdot(p, z)
-            if slope is not None:
-                p.neg_().scatter_add_(1, label, torch.ones_like(label, dtype=p.dtype))
+            target = z.gather(1, label)
+            e = z.exp()
+            total = e.sum(-1, keepdim=True)
+            logps[part] = (target - total.log())[:, 0]
+            entropy[part] = (total.log() - torch.linalg.vecdot(e, z)[:, None] / total)[:, 0]
+            if slope is not None:  # (onehot - e / total) W, the sum over the vocabulary first: few passes over the tile
+                at_label = weight[labels[part]]
                 if bend is not None:
-                    p *= bend
-                slope[part] = ((p.to(dtype) @ weight) * (inner / head.temperature)).to(slope.dtype)
+                    e *= bend
+                    at_label = at_label * bend.gather(1, label).to(dtype)
+                rise = at_label.float() - (e.to(dtype) @ weight).float() / total
+                slope[part] = (rise * (head.scale / head.temperature)).to(slope.dtype)
         ctx.save_for_backward(slope)
         ctx.mark_non_differentiable(entropy)
         return logps, entropy

@@ -9,6 +9,22 @@ from torch import Tensor
 _PER_ROLLOUT = 8
 
 
+def forget_samples(folder: Path, rollout: int) -> None:
+    """Drop the lines of this rollout and later ones: a resumed run makes them again."""
+    file = folder / "completions.jsonl"
+    if file.exists():
+        lines = [line for line in file.read_text(encoding="utf-8").splitlines() if _rollout(line) < rollout]
+        file.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+
+def _rollout(line: str) -> float:
+    """The rollout of a line; infinite where the line was cut off."""
+    try:
+        return json.loads(line)["rollout"]
+    except ValueError:
+        return float("inf")
+
+
 def write_samples(
     folder: Path, rollout: int, prompts: list, completions: list, numbers: dict[str, Tensor], rewards: dict[str, Tensor]
 ) -> None:

@@ -37,7 +37,7 @@ from kit.ppo.carried import Carried
 from kit.ppo.config import PPOConfig
 from kit.ppo.passes import Passes
 from kit.ppo.rollout import PromptOrder, Rollout, in_place, lay_out
-from kit.ppo.samples import write_samples
+from kit.ppo.samples import forget_samples, write_samples
 
 
 class PPOTrainer(RLOOTrainer):
@@ -92,6 +92,7 @@ class PPOTrainer(RLOOTrainer):
         self._sampled: Sampled | None = None
         self._slices: list[dict[str, Tensor]] = []
         self._prompts: list[Any] = []
+        self._has_samples = False
         self._token_sums: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
         self._scored_at = time.perf_counter()
 
@@ -152,9 +153,15 @@ class PPOTrainer(RLOOTrainer):
         self._sampled, self._scored_at = None, time.perf_counter()
 
         by_name = {name: by_function[:, i] for i, name in enumerate(self.reward_func_names)}
-        raw_scores = (by_function * self.reward_weights.to(by_function.device)).sum(1)
+        raw_scores = self._weighted(by_function)
         ended = torch.tensor([ids[-1] in self.eos_token_ids for ids in response_ids], device=mask.device)
-        for what, numbers in {"score": raw_scores, "value": values, "log-probability": logps}.items():
+        found = {
+            "score": raw_scores,
+            "value": values,
+            "log-probability": logps,
+            "reference's log-probability": ref_logps,
+        }
+        for what, numbers in found.items():
             self._stop_unless_finite(what, numbers, batch["index"])
         scores, kl_coef = self._shaped(raw_scores, ended), self.carried.kl_coef
         kl = ppo_math.token_kl(logps, ref_logps, mask, self.args.kl_estimator)
@@ -175,10 +182,13 @@ class PPOTrainer(RLOOTrainer):
             "kl_coef": kl_coef,
             "episode": float((self._rollouts_done + 1) * len(prompts)),
         }
-        metrics |= {f"rewards/{name}": float(numbers.mean()) for name, numbers in by_name.items()}
+        metrics |= {f"rewards/{name}": float(numbers.nanmean()) for name, numbers in by_name.items()}
         self._note(metrics)
         self._show(completions, by_name, advantages)
         columns = {"score": raw_scores, "kl_nats": kl_nats, "tokens": mask.sum(1), "ended": ended}
+        if not self._has_samples:
+            forget_samples(Path(self.args.output_dir), self._rollouts_done + 1)
+            self._has_samples = True
         write_samples(Path(self.args.output_dir), self._rollouts_done + 1, prompts, completions, columns, by_name)
         self._look_after(metrics)
         if self.args.kl_control == "adaptive":
@@ -213,6 +223,14 @@ class PPOTrainer(RLOOTrainer):
     def reward_model(self, completion_ids: list[list[int]], prompt_ids: list[list[int]], **_: Any) -> list[float]:
         """The reward role's score of each response, read at its last real token, on the very ids that were sampled."""
         return self.passes.scores([p + r for p, r in zip(prompt_ids, completion_ids, strict=True)])
+
+    def _weighted(self, by_function: Tensor) -> Tensor:
+        """Weighted sum [b] of the rewards [b, functions]. As in TRL, None (NaN) from a function means that it does not
+        apply to a response; it is no number where no function applies, or where the reward model's score is none."""
+        columns = by_function * self.reward_weights.to(by_function.device)
+        needed = torch.tensor([name == "reward_model" for name in self.reward_func_names], device=columns.device)
+        broken = columns.isnan().all(1) | columns[:, needed].isnan().any(1)
+        return columns.nansum(1).masked_fill(broken, math.nan)
 
     def _shaped(self, raw_scores: Tensor, ended: Tensor) -> Tensor:
         """Scores [b] normalised by all scores so far, clipped, and less the penalty of those that were cut off: the

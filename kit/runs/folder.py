@@ -4,6 +4,7 @@
                 run.json               the ledger: status, versions, and for each stage its status, seconds and metrics
                 <stage>/               appears by rename, whole, with its own stage.json inside
                 .<stage>.<pid>.tmp     a stage being made; removed when the run starts again
+                .<stage>-checkpoints/  what a killed stage goes on from; kept while its inputs are the same
 
 A stage's own stage.json decides whether it is done: a kill between the rename and the ledger loses nothing.
 """
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from kit.errors import RunError
-from kit.runs.files import file_sha256, publish_folder, value_sha256, write_json
+from kit.runs.files import file_sha256, publish_folder, value_sha256, write_json, write_text
 
 STAGE_FILE = "stage.json"
 ADAPTER_FILE = "adapter_model.safetensors"
@@ -105,6 +106,19 @@ class RunFolder:
         path.mkdir()
         return path
 
+    def checkpoints(self, name: str, inputs: dict) -> Path:
+        """The folder of a stage's checkpoints; empty unless a stage of the very same inputs was being made there."""
+        path, key = self.path / f".{name}-checkpoints", value_sha256(inputs)
+        try:
+            same = (path / "inputs.sha256").read_text(encoding="utf-8") == key
+        except OSError:
+            same = False
+        if not same:
+            shutil.rmtree(path, ignore_errors=True)
+            path.mkdir()
+            write_text(path / "inputs.sha256", key)
+        return path
+
     def start_stage(self, name: str) -> None:
         """Note in the ledger that the stage is being made."""
         self._update(name, {"status": "running"})
@@ -120,6 +134,7 @@ class RunFolder:
         write_json(made_in / STAGE_FILE, record)
         publish_folder(made_in, self.path / name)
         self.note_done(name)
+        shutil.rmtree(self.path / f".{name}-checkpoints", ignore_errors=True)
         finished = self.stage(name)
         if finished is None:
             raise RunError(f"{self.path / name}: could not be read back after it was written")

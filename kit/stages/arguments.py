@@ -12,6 +12,7 @@ from kit.models.device import Precision
 
 TRAINING_STAGES = ("sft", "reward", "ppo", "dpo")
 _LOGS_PER_STAGE = 50
+_CHECKPOINTS = 20  # of PPO in a run, at most one a rollout
 _AUTO_TOKENS = 4096  # tokens in memory at once when micro_batch_size is auto
 
 # TRL's names for what the kit's settings say already, by stage setting; passing one of them twice would be ambiguous.
@@ -139,6 +140,9 @@ def _ppo_arguments(ppo: PPOSettings, config: Config) -> dict[str, Any]:
         **{name: None if size == "auto" else size for name, size in at_once.items()},
         "max_completion_length": config.data.max_response_tokens,
         "max_steps": rollouts * steps_per_rollout,
+        "save_strategy": "steps",
+        "save_steps": steps_per_rollout * max(1, round(rollouts / _CHECKPOINTS)),
+        "save_total_limit": 2,
         "logging_steps": steps_per_rollout,
         "logging_first_step": False,
     }

@@ -8,6 +8,7 @@ from typing import Any
 from datasets import Dataset
 from transformers import TrainerCallback
 
+from kit import notices
 from kit.config import Config
 from kit.errors import TrainingStopped
 from kit.models.adapters import save_adapter, set_policy_weights
@@ -15,12 +16,14 @@ from kit.models.base import Base
 from kit.models.encoding import Encoded
 from kit.models.roles import policy_roles
 from kit.ppo.trainer import PPOTrainer
-from kit.runs.files import publish_folder
+from kit.runs.files import publish_folder, write_text
 from kit.stages.arguments import build_arguments
 from kit.stages.card import adapter_card
 from kit.stages.progress import train_with_progress
 from kit.stages.result import StageResult
 from kit.stages.reward_funcs import reward_funcs
+
+_LOGS = ("metrics.jsonl", "completions.jsonl")
 
 
 class FirstRolloutCheck(TrainerCallback):
@@ -36,27 +39,32 @@ class FirstRolloutCheck(TrainerCallback):
             )
 
 
-def train_ppo(config: Config, data: Encoded, base: Base, out: Path, sft: Path, reward: Path) -> StageResult:
+def train_ppo(
+    config: Config, data: Encoded, base: Base, out: Path, sft: Path, reward: Path, checkpoints: Path
+) -> StageResult:
     """Train a copy of the SFT adapter with PPO on the reward adapter's score; write the policy to `out`.
 
-    Prompts are repeated where one rollout takes more than there are. Raises TrainingStopped where a guard stops it;
-    the best policy so far then lies beside `out`, in `ppo-stopped`.
+    Goes on from the newest whole checkpoint in `checkpoints`. Prompts are repeated where one rollout takes more than
+    there are. Raises TrainingStopped where a guard stops it; the best policy so far then lies in `ppo-stopped`.
     """
     prompts = data.prompts.train
     copies = -(-config.ppo.rollout_size // len(prompts))
     longest = max(len(prompt.ids) for prompt in prompts) + config.data.max_response_tokens
     trainer = PPOTrainer(
         roles=policy_roles(base.causal_lm(), sft, reward, critic=config.ppo.critic),
-        args=build_arguments(config, "ppo", base.precision, out, longest, len(prompts)),
+        args=build_arguments(config, "ppo", base.precision, checkpoints, longest, len(prompts)),
         train_dataset=Dataset.from_list([{"prompt": prompt.messages} for prompt in prompts] * copies),
         processing_class=base.tokenizer,
         reward_funcs=reward_funcs(config.ppo),
         callbacks=[FirstRolloutCheck()],
     )
+    checkpoint = _newest(checkpoints)
     try:
-        train_with_progress(trainer, "ppo", out)
+        train_with_progress(trainer, "ppo", checkpoints, checkpoint)
     except TrainingStopped as stopped:
-        raise TrainingStopped(f"{stopped}{_keep_best(trainer, base, out)}") from None
+        raise TrainingStopped(f"{stopped}{_keep_best(trainer, base, out, checkpoints)}") from None
+    for name in _LOGS:
+        shutil.copy(checkpoints / name, out)
     rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     rollouts = [row for row in rows if "objective/scores" in row]
     first, last = rollouts[0], rollouts[-1]
@@ -78,7 +86,29 @@ def train_ppo(config: Config, data: Encoded, base: Base, out: Path, sft: Path, r
     return StageResult(metrics, headline)
 
 
-def _keep_best(trainer: PPOTrainer, base: Base, out: Path) -> str:
+def _newest(checkpoints: Path) -> Path | None:
+    """The newest whole checkpoint, said; log lines of later steps go, as they will be written again."""
+    whole = [path.parent for path in checkpoints.glob("checkpoint-*/trainer_state.json")]  # transformers writes it last
+    newest = max(whole, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+    done = int(newest.name.rpartition("-")[2]) if newest else 0
+    log = checkpoints / "metrics.jsonl"
+    if log.exists():
+        kept = [line for line in log.read_text(encoding="utf-8").splitlines() if _step(line) <= done]
+        write_text(log, "".join(f"{line}\n" for line in kept))
+    if newest:
+        notices.say(f"ppo: goes on from step {done}, where a run that was cut off saved its last checkpoint")
+    return newest
+
+
+def _step(line: str) -> float:
+    """The step of a log line; infinite where the line was cut off."""
+    try:
+        return json.loads(line)["step"]
+    except ValueError:
+        return float("inf")
+
+
+def _keep_best(trainer: PPOTrainer, base: Base, out: Path, checkpoints: Path) -> str:
     """Leave the best policy of a stopped run, with its metrics, in `ppo-stopped`; a sentence that says so."""
     best = trainer.carried.best
     if best is None:
@@ -86,8 +116,9 @@ def _keep_best(trainer: PPOTrainer, base: Base, out: Path) -> str:
     place, kept = out / "best", out.parent / "ppo-stopped"
     set_policy_weights(trainer.roles, trainer.carried.best_policy)
     save_adapter(trainer.roles.model, place, base.tokenizer, adapter_card("ppo", base))
-    for name in ("metrics.jsonl", "completions.jsonl"):
-        if (out / name).exists():
-            shutil.copy(out / name, place)
+    for name in _LOGS:
+        if (checkpoints / name).exists():
+            shutil.copy(checkpoints / name, place)
+    shutil.rmtree(checkpoints)  # the same run would only be stopped again
     publish_folder(place, kept)
     return f". The policy of rollout {best['rollout'] + 1:.0f}, the best before that, is kept in {kept}"

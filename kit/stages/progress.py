@@ -73,8 +73,8 @@ class StageProgress(TrainerCallback):
             self._bar = None
 
 
-def train_with_progress(trainer: Any, stage: str, out: Path) -> StageProgress:
-    """Train to the end with a bar and `metrics.jsonl` in `out`."""
+def train_with_progress(trainer: Any, stage: str, out: Path, checkpoint: Path | None = None) -> StageProgress:
+    """Train to the end, from a checkpoint where one is given, with a bar and `metrics.jsonl` in `out`."""
     from transformers import PrinterCallback, ProgressCallback
 
     progress = StageProgress(stage, out)
@@ -82,7 +82,7 @@ def train_with_progress(trainer: Any, stage: str, out: Path) -> StageProgress:
         trainer.remove_callback(callback)
     trainer.add_callback(progress)
     try:
-        trainer.train()
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     finally:
         progress.close()
     return progress

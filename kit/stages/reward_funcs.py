@@ -1,16 +1,18 @@
 """Reward functions named in the configuration: `reward_model`, `file.py:name` or `package.module:name`.
 
 A function is TRL's kind: called with prompts, completions, completion_ids and the columns of the data set as keywords,
-it returns one number per completion.
+it returns one number per completion; None where it does not apply.
 """
 
+import functools
 import importlib
 import importlib.util
+import inspect
 from collections.abc import Callable
 from pathlib import Path
 
 from kit.config import PPOSettings
-from kit.errors import ConfigError
+from kit.errors import ConfigError, TrainingStopped
 
 OWN = "reward_model"
 
@@ -35,7 +37,26 @@ def _function(spec: str) -> Callable:
     if not callable(function):
         functions = sorted(n for n, x in vars(module).items() if callable(x) and not n.startswith("_"))
         raise ConfigError(f"{where}: {place} has no function {name}; it has {', '.join(functions[:8]) or 'none'}")
-    return function
+    return _with_messages(function, where)
+
+
+def _with_messages(function: Callable, where: str) -> Callable:
+    """The function, whose failure stops the run with a message: it is the user's code, and the run is the user's."""
+    if inspect.iscoroutinefunction(function):
+        return function  # TRL awaits these itself
+
+    @functools.wraps(function)
+    def scored(**columns: object) -> list:
+        try:
+            numbers = list(function(**columns))
+        except Exception as error:
+            raise TrainingStopped(f"{where} failed: {type(error).__name__}: {error}") from error
+        wanted = len(columns["completions"])  # type: ignore[arg-type]
+        if len(numbers) != wanted:
+            raise TrainingStopped(f"{where}: returned {len(numbers)} numbers for {wanted} completions")
+        return numbers
+
+    return scored
 
 
 def _load_file(path: Path) -> object:
