@@ -138,7 +138,7 @@ def judge(run: Path, policies: dict[str, Path]) -> dict[str, Result]:
     from kit.compare.answers import answer_all, choose_prompts
     from kit.compare.statistics import mean_interval
     from kit.demo.world import truth_of_messages
-    from kit.stages.progress import quiet_libraries
+    from kit.notices import quiet_libraries
 
     torch.set_num_threads(1)
     adapters = {"sft": run / "sft", **policies}
