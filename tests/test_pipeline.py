@@ -87,7 +87,7 @@ class TestRunFolder:
 class TestFirstNumbers:
     def test_ppos_first_kl_is_0(self, run):
         first = json.loads((run.path / "ppo" / "metrics.jsonl").read_text().splitlines()[0])
-        assert abs(first["objective/kl"]) < 1e-6
+        assert abs(first["objective/kl"]) < 1e-4  # sampled with the adapter merged: 0 but for rounding
 
     def test_dpos_first_margins_are_0_and_its_loss_is_ln_2(self, run):
         first = json.loads((run.path / "dpo" / "metrics.jsonl").read_text().splitlines()[0])
@@ -209,10 +209,10 @@ class TestMemory:
         seen = {}
 
         def counting(train):
-            def trained(trainer, stage, out):
+            def trained(trainer, stage, *places):
                 embeddings = [m.weight for m in gc.get_objects() if isinstance(m, torch.nn.Embedding)]
                 seen[stage] = len({weight.data_ptr() for weight in embeddings})
-                return train(trainer, stage, out)
+                return train(trainer, stage, *places)
 
             return trained
 
