@@ -299,6 +299,11 @@ class TestTheStage:
         assert "PPO stopped at rollout" in text and "Remedy: raise ppo.kl_coef" in text
         assert "ppo.guards_off: [kl]" in text and f"is kept in {kept}" in text
 
+    def test_the_checkpoints_stay_so_that_a_cause_from_outside_costs_no_rollout(self, by_guard):
+        _, out = by_guard
+        checkpoints = out.parent.parent / "checkpoints"
+        assert list(checkpoints.glob("checkpoint-*/trainer_state.json"))
+
     def test_the_best_policy_lies_beside_the_stage_as_a_folder_that_peft_loads(self, by_guard):
         _, out = by_guard
         kept = out.parent / "ppo-stopped"

@@ -119,6 +119,5 @@ def _keep_best(trainer: PPOTrainer, base: Base, out: Path, checkpoints: Path) ->
     for name in _LOGS:
         if (checkpoints / name).exists():
             shutil.copy(checkpoints / name, place)
-    shutil.rmtree(checkpoints)  # the same run would only be stopped again
     publish_folder(place, kept)
     return f". The policy of rollout {best['rollout'] + 1:.0f}, the best before that, is kept in {kept}"
