@@ -1,28 +1,27 @@
 """Intervals, win rates and verdicts of the comparison, against slow references and simulated truth."""
 
-import json
 import math
 
 import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from kit.compare.result import Answer, Arm, build_metrics
-from kit.compare.statistics import (
+from kit.compare.numbers.statistics import (
+    MOST_PROMPTS_NEEDED,
+    added_interval,
     mean_difference,
     mean_interval,
+    outcome_rate,
+    outcomes_of,
+    over_seeds,
     paired_outcomes,
+    prompts_needed,
     resampled_means,
-    sign_interval,
+    seed_spread,
     verdict,
     win_rate,
 )
-
-
-def arm(name: str, true: list, proxy: list | None = None, **changes) -> Arm:
-    proxy = true if proxy is None else proxy
-    answers = [Answer("a", t, p, 1.0, 5, True) for t, p in zip(true, proxy, strict=True)]
-    return Arm(name, answers, **{"train_seconds": 1.0, "peak_bytes": 2, **changes})
+from kit.statistics import share_interval
 
 
 class TestBootstrap:
@@ -107,11 +106,138 @@ class TestWinRate:
         n = wins + losses + ties
         exact = binomtest(wins, wins + losses).proportion_ci(0.95, method="exact")
         expected = [(ties / 2 + (n - ties) * q) / n for q in exact]
-        found = sign_interval(np.array([1.0] * wins + [0.0] * losses + [0.5] * ties))
+        found = share_interval(np.array([1.0] * wins + [0.0] * losses + [0.5] * ties))
         assert found == pytest.approx(expected)
 
 
+class TestOutcomes:
+    def test_scores_become_a_win_a_tie_a_loss_or_nothing_and_keep_their_places(self):
+        assert outcomes_of([2, 1, None, 0], [1, 1, 1, 5]) == [1.0, 0.5, None, 0.0]
+
+    def test_the_rate_of_outcomes_is_the_rate_of_the_scores_they_came_from(self):
+        rng = np.random.default_rng(0)
+        a, b = [*rng.integers(0, 4, 50).tolist(), None], [*rng.integers(0, 4, 50).tolist(), 1]
+        assert outcome_rate(outcomes_of(a, b), seed=2) == win_rate(a, b, seed=2)
+
+    def test_unknown_outcomes_are_left_out_and_nothing_known_is_no_rate(self):
+        assert outcome_rate([1, None, 0, math.nan]).n == 2
+        assert outcome_rate([None, None]) is None
+        assert outcome_rate([]) is None
+
+    def test_a_judge_s_probabilities_keep_their_plain_mean(self):
+        chances = np.random.default_rng(1).random(400)
+        found = outcome_rate(chances.tolist())
+        assert found.rate == pytest.approx(chances.mean(), abs=1e-12)
+        assert found.high - found.low == pytest.approx(2 * 1.96 * chances.std() / 20, rel=0.1)
+
+    def test_an_outcome_that_is_none_is_refused(self):
+        with pytest.raises(ValueError, match="or between; got 0 to 2"):
+            outcome_rate([0, 1, 2])
+
+
+class TestSeeds:
+    def test_the_rate_is_the_mean_over_prompts_of_the_mean_over_known_seeds(self):
+        found = outcome_rate([[1, 0.5, None, None], [0, 1, 1, None]])
+        assert (found.rate, found.n) == (pytest.approx((0.5 + 0.75 + 1) / 3), 3)
+        assert found.tie_rate == pytest.approx(1 / 5)
+
+    def test_one_seed_is_the_list_itself(self):
+        outcomes = np.random.default_rng(0).integers(0, 2, 40).tolist()
+        assert outcome_rate([outcomes]) == outcome_rate(outcomes)
+
+    def test_seeds_that_agree_add_no_certainty_about_the_prompts(self):
+        outcomes = np.random.default_rng(1).choice([0, 0.5, 1], 40).tolist()
+        assert outcome_rate([outcomes] * 3) == outcome_rate(outcomes)
+
+    def test_seeds_that_err_on_their_own_do(self):
+        coins = np.random.default_rng(2).integers(0, 2, (4, 200)).tolist()
+        one, four = outcome_rate(coins[0]), outcome_rate(coins)
+        assert four.high - four.low == pytest.approx((one.high - one.low) / 2, rel=0.15)
+
+    def test_swapping_the_arms_mirrors_rate_and_interval(self):
+        coins = np.random.default_rng(3).choice([0, 0.5, 1], (3, 30), p=[0.3, 0.2, 0.5])
+        one, other = outcome_rate(coins.tolist(), seed=5), outcome_rate((1 - coins).tolist(), seed=5)
+        assert (1 - other.rate, 1 - other.high, 1 - other.low) == pytest.approx((one.rate, one.low, one.high))
+
+    def test_five_prompts_won_are_not_yet_a_result_and_six_are_as_in_the_sign_test(self):
+        for wins, expected in ((5, "no difference"), (6, "ppo")):
+            low, high = added_interval(np.ones(wins))
+            assert verdict([low, high], "ppo", "dpo") == expected
+
+    def test_one_prompt_says_nothing(self):
+        assert outcome_rate([[1], [1], [0]]).ci95 == [0, 1]
+
+    def test_many_prompts_have_the_plain_t_interval(self):
+        values = np.random.default_rng(4).choice([0, 1 / 3, 2 / 3, 1], 5_000)
+        low, high = added_interval(values)
+        assert high - low == pytest.approx(2 * 1.9604 * values.std() / math.sqrt(5_000), rel=1e-3)
+
+    def test_the_spread_is_that_of_the_seeds_means(self):
+        found = seed_spread([[1, 0, None], [1, 1, 1], [0.5, None, None], [None, None, None]])
+        assert found.values == [0.5, 1, 0.5]
+        assert found.sd == pytest.approx(np.std([0.5, 1, 0.5], ddof=1))
+
+    def test_one_seed_has_no_spread(self):
+        assert seed_spread([1, 0, 1]) is None
+        assert seed_spread([[1, 0, 1], [None, None, None]]) is None
+
+    def test_scores_of_several_seeds_become_one_mean_a_prompt(self):
+        assert over_seeds([[1.0, None, None], [3.0, 5.0, None]]) == [2.0, 5.0, None]
+        assert over_seeds([1.0, None]) == [1.0, None]
+
+    def test_seeds_that_answered_different_prompts_are_refused(self):
+        with pytest.raises(ValueError, match="same prompts"):
+            outcome_rate([[1, 0], [1]])
+
+
+class TestPromptsNeeded:
+    @pytest.mark.parametrize(("rate", "ties"), [(0.6, 0.0), (0.58, 0.3), (0.35, 0.1)])
+    def test_that_many_prompts_find_the_difference_in_about_80_of_100_repetitions(self, rate, ties):
+        wins = rate - ties / 2
+        chances = [1 - ties - wins, ties, wins]
+        observed = np.repeat([0, 0.5, 1], np.round(np.array(chances) * 1_000).astype(int))
+        needed = prompts_needed(observed.tolist())
+        rng = np.random.default_rng(0)
+        again = rng.choice([0, 0.5, 1], (4_000, needed), p=chances)
+        z = (again.mean(axis=1) - 0.5) / (again.std(axis=1, ddof=1) / math.sqrt(needed))
+        assert np.mean(np.abs(z) > 1.96) == pytest.approx(0.8, abs=0.03)
+
+    def test_the_verdict_itself_finds_it_about_as_often(self):
+        needed = prompts_needed([1] * 62 + [0] * 38)
+        rng = np.random.default_rng(1)
+        coins = (rng.random((200, needed)) < 0.62).astype(float)
+        found = sum(outcome_rate(row.tolist(), draws=300).low > 0.5 for row in coins)
+        assert 0.70 <= found / 200 <= 0.86
+
+    def test_half_the_difference_takes_four_times_the_prompts(self):
+        far, near = [1] * 550 + [0] * 450, [1] * 525 + [0] * 475
+        assert prompts_needed(near) / prompts_needed(far) == pytest.approx(4, rel=0.03)
+
+    def test_swapping_the_arms_changes_nothing(self):
+        assert prompts_needed([1] * 7 + [0] * 5) == prompts_needed([0] * 7 + [1] * 5)
+
+    def test_a_rate_of_exactly_a_half_or_nine_prompts_cannot_be_planned_with(self):
+        assert prompts_needed([1, 0] * 10) is None
+        assert prompts_needed([0.5] * 20) is None
+        assert prompts_needed([1] * 9) is None
+
+    def test_it_is_never_below_the_sign_test_s_six_nor_above_the_cap(self):
+        assert prompts_needed([1] * 20) == 6
+        assert prompts_needed([1] * 5_001 + [0] * 4_999) == MOST_PROMPTS_NEEDED
+
+
 class TestCoverage:
+    @pytest.mark.parametrize("seeds", [1, 3])
+    def test_equal_arms_with_ties_show_no_difference_in_about_95_of_100_simulations(self, seeds):
+        rng, none = np.random.default_rng(10 + seeds), 0
+        for trial in range(400):
+            taste = rng.beta(2, 2, 60)  # some prompts suit one arm, some the other
+            won = (rng.random((seeds, 60)) < taste).astype(float)
+            outcomes = np.where(rng.random((seeds, 60)) < 0.2, 0.5, won)
+            ci95 = outcome_rate(outcomes.tolist(), seed=trial, draws=400).ci95
+            none += verdict(ci95, "ppo", "dpo") == "no difference"
+        assert 0.92 <= none / 400 <= 0.99
+
     def test_a_fair_coin_lies_inside_about_95_of_100_intervals(self):
         rng = np.random.default_rng(11)
         held = 0
@@ -140,61 +266,3 @@ class TestVerdict:
     )
     def test_an_interval_that_holds_a_half_names_no_winner_its_ends_included(self, ci95, expected):
         assert verdict(ci95, "ppo", "dpo") == expected
-
-
-class TestMetrics:
-    def test_they_keep_the_contract(self):
-        arms = [arm("sft", [0.0] * 20), arm("dpo", [1.0] * 20), arm("ppo", [2.0] * 20)]
-        found = build_metrics(arms, [[]] * 20, "truth", seed=0)
-        assert (found["judge"], found["prompts"]) == ("truth", 20)
-        ppo = found["arms"]["ppo"]
-        assert ppo["true_reward"] == {"mean": 2.0, "ci95": [2.0, 2.0]}
-        assert ppo["kl_nats"] == {"mean": 1.0, "ci95": [1.0, 1.0]}
-        assert ppo["response_tokens"] == {"mean": 5.0}
-        assert ppo["win_rate_vs_sft"]["mean"] == 1.0
-        assert (ppo["train_seconds"], ppo["peak_bytes"]) == (1.0, 2)
-        assert found["arms"]["sft"]["win_rate_vs_sft"] is None
-        pair = found["pairs"]["ppo_vs_dpo"]
-        assert (pair["win_rate"], pair["tie_rate"], pair["verdict"]) == (1.0, 0.0, "ppo")
-        assert pair["score_difference"]["mean"] == 1.0
-
-    def test_the_judge_decides_by_which_score_arms_win(self):
-        arms = [arm("dpo", [0.0] * 20, [1.0] * 20), arm("ppo", [1.0] * 20, [0.0] * 20)]
-        verdicts = {j: build_metrics(arms, [[]] * 20, j, 0)["pairs"]["ppo_vs_dpo"]["verdict"] for j in JUDGES}
-        assert verdicts == {"truth": "ppo", "reward_model": "dpo"}
-
-    def test_what_nobody_knows_is_null_and_never_nan(self):
-        unknown = [arm(n, [None] * 3, [math.nan] * 3, train_seconds=math.nan, peak_bytes=None) for n in ("sft", "ppo")]
-        found = build_metrics(unknown, [[]] * 3, "reward_model", 0)
-        json.dumps(found, allow_nan=False)
-        keys = ("true_reward", "proxy_reward", "win_rate_vs_sft", "train_seconds", "peak_bytes")
-        assert [found["arms"]["ppo"][key] for key in keys] == [None] * 5
-
-    def test_without_sft_nobody_wins_against_it_and_without_both_there_is_no_pair(self):
-        found = build_metrics([arm("ppo", [1.0, 2.0])], [[], []], "truth", 0)
-        assert found["arms"]["ppo"]["win_rate_vs_sft"] is None
-        assert found["pairs"] == {}
-
-    def test_no_pair_is_made_of_answers_nobody_scored(self):
-        found = build_metrics([arm("dpo", [None], [1.0]), arm("ppo", [None], [2.0])], [[]], "truth", 0)
-        assert found["pairs"] == {}
-
-    def test_any_number_of_arms_is_welcome(self):
-        arms = [arm(name, [1.0, 2.0]) for name in ("sft", "dpo", "ppo", "best_of_n", "dpo_iter")]
-        assert len(build_metrics(arms, [[], []], "truth", 0)["arms"]) == 5
-        assert build_metrics([], [], "truth", 0)["arms"] == {}
-
-    @pytest.mark.parametrize(
-        ("arms", "judge", "message"),
-        [
-            ([arm("sft", [1.0])], "truth", "1 answers to 2 prompts"),
-            ([arm("sft", [1.0, 2.0])] * 2, "truth", "names of their own"),
-            ([arm("sft", [1.0, 2.0])], "oracle", "judge must be"),
-        ],
-    )
-    def test_input_that_does_not_fit_is_refused(self, arms, judge, message):
-        with pytest.raises(ValueError, match=message):
-            build_metrics(arms, [[], []], judge, 0)
-
-
-JUDGES = ("truth", "reward_model")
