@@ -1,11 +1,13 @@
 """Sampling, scoring and the exact KL on a toy base."""
 
+import math
+
 import pytest
 import torch
 from toy import rows, toy_roles
 
 from kit.models.decoding import pad_rows
-from kit.models.generation import sample, score, sequence_kl_nats
+from kit.models.generation import distances, sample, score, sequence_kl_nats
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +31,16 @@ def slow_kl(roles, prompt, response):
     return total
 
 
+def slow_entropy(roles, role, prompt, response):
+    """The definition: the mean over prefixes of -sum p log p over the vocabulary."""
+    total = 0.0
+    for t in range(len(response)):
+        with roles.use(role), torch.no_grad():
+            p = torch.softmax(roles.model(torch.tensor([prompt + response[:t]])).logits[0, -1], -1)
+        total -= sum(x * math.log(x) for x in p.tolist() if x > 0)
+    return total / len(response)
+
+
 class TestSequenceKL:
     def test_it_is_the_sum_over_tokens_and_vocabulary(self, roles):
         got = sequence_kl_nats(roles, "critic", "policy", PROMPTS, RESPONSES, batch_size=2)
@@ -37,6 +49,30 @@ class TestSequenceKL:
 
     def test_from_itself_it_is_0(self, roles):
         assert sequence_kl_nats(roles, "policy", "policy", PROMPTS, RESPONSES, batch_size=3) == [0.0] * 3
+
+
+class TestEntropy:
+    def test_it_is_the_mean_over_tokens_of_the_roles_own_distribution(self, roles):
+        found = distances(roles, "critic", "policy", PROMPTS, RESPONSES, batch_size=2)
+        wanted = [slow_entropy(roles, "critic", p, r) for p, r in zip(PROMPTS, RESPONSES, strict=True)]
+        assert [each.entropy_nats for each in found] == pytest.approx(wanted, rel=1e-4)
+        assert wanted != pytest.approx(
+            [slow_entropy(roles, "policy", p, r) for p, r in zip(PROMPTS, RESPONSES, strict=True)], rel=1e-2
+        )
+
+    def test_a_role_is_its_own_reference_at_the_cost_of_one_pass(self, roles, monkeypatch):
+        passes, whole = [], roles.hidden
+        monkeypatch.setattr(roles, "hidden", lambda *x: passes.append(1) or whole(*x))
+        found = distances(roles, "policy", "policy", PROMPTS, RESPONSES, batch_size=3)
+        wanted = [slow_entropy(roles, "policy", p, r) for p, r in zip(PROMPTS, RESPONSES, strict=True)]
+        assert len(passes) == 1 and [each.kl_nats for each in found] == [0.0] * 3
+        assert [each.entropy_nats for each in found] == pytest.approx(wanted, rel=1e-4)
+
+    def test_the_batch_does_not_matter(self, roles):
+        one, all_at_once = (distances(roles, "critic", "policy", PROMPTS, RESPONSES, n) for n in (1, 3))
+        assert [each.kl_nats for each in one] == pytest.approx([each.kl_nats for each in all_at_once], rel=1e-3)
+        entropies = [each.entropy_nats for each in all_at_once]
+        assert [each.entropy_nats for each in one] == pytest.approx(entropies, rel=1e-4)
 
 
 class TestSample:

@@ -1,9 +1,12 @@
 """Answers, and the exact distance between two policies on them.
 
-Shapes: b sequences of s tokens, r response tokens, v vocabulary, h hidden units.
+Shapes: b sequences of s tokens, t response tokens, v vocabulary, h hidden units.
 """
 
+from dataclasses import dataclass
+
 import torch
+from torch import Tensor
 
 from kit.models.decoding import pad_rows, sample_responses
 from kit.models.roles import Roles, without_dropout
@@ -36,13 +39,25 @@ def score(roles: Roles, prompts: list[list[int]], responses: list[list[int]], ba
     return scores
 
 
-def sequence_kl_nats(
+@dataclass(frozen=True)
+class Distance:
+    """One response: the sequence's KL from the reference in nats, and the role's mean entropy in nats per token."""
+
+    kl_nats: float
+    entropy_nats: float
+
+
+def distances(
     roles: Roles, role: str, reference: str, prompts: list[list[int]], responses: list[list[int]], batch_size: int
-) -> list[float]:
-    """KL(role || reference) of each response in nats: the exact sum over the vocabulary at each visited prefix,
-    summed over the response's tokens. The full distributions exist for 64 positions at a time."""
+) -> list[Distance]:
+    """KL(role || reference) and the role's entropy on each response, exact over the vocabulary at each visited prefix.
+
+    The KL is summed over the response's tokens, the entropy averaged; a response holds at least one token. The full
+    distributions (pure softmax) exist for 64 positions at a time. A role that is its own reference is 0 away from it.
+    """
     head, pad = roles.model.get_output_embeddings(), roles.model.generation_config.pad_token_id
-    sums: list[float] = []
+    names = [role] if role == reference else [role, reference]
+    found: list[Distance] = []
     for start in range(0, len(prompts), batch_size):
         part = list(zip(prompts[start : start + batch_size], responses[start : start + batch_size], strict=True))
         ids, mask = (x.to(roles.model.device) for x in pad_rows([p + r for p, r in part], pad))
@@ -51,16 +66,35 @@ def sequence_kl_nats(
         place = [len(prompt) - 1 + t for prompt, response in part for t in range(len(response))]
         states = []
         with torch.no_grad():
-            for name in (role, reference):
+            for name in names:
                 with roles.use(name):
                     without_dropout(roles.model)
                     states.append(roles.hidden(ids, mask)[owner, place])
-            per_token = [
-                (log_p.exp() * (log_p - log_q)).sum(-1)
-                for chunk in zip(*(x.split(_KL_CHUNK_TOKENS) for x in states), strict=True)
-                for log_p, log_q in [[torch.log_softmax(head(x).float(), -1) for x in chunk]]
-            ]
-        totals = torch.zeros(len(part), device=ids.device)
-        totals.index_add_(0, torch.tensor(owner, device=ids.device), torch.cat(per_token))
-        sums += totals.tolist()
-    return sums
+            per_token = torch.cat(
+                [
+                    _kl_and_entropy(*(torch.log_softmax(head(x).float(), -1) for x in chunk))
+                    for chunk in zip(*(x.split(_KL_CHUNK_TOKENS) for x in states), strict=True)
+                ]
+            )
+        totals = torch.zeros(len(part), 2, device=ids.device)
+        totals.index_add_(0, torch.tensor(owner, device=ids.device), per_token)
+        found += [
+            Distance(kl, entropy / len(response))
+            for (kl, entropy), (_, response) in zip(totals.tolist(), part, strict=True)
+        ]
+    return found
+
+
+def sequence_kl_nats(
+    roles: Roles, role: str, reference: str, prompts: list[list[int]], responses: list[list[int]], batch_size: int
+) -> list[float]:
+    """The KL of `distances` alone."""
+    return [found.kl_nats for found in distances(roles, role, reference, prompts, responses, batch_size)]
+
+
+def _kl_and_entropy(log_p: Tensor, log_q: Tensor | None = None) -> Tensor:
+    """[t, 2] in nats: KL(p || q), 0 without a q, and the entropy of p. The log-probabilities are [t, v]."""
+    p = log_p.exp()
+    entropy = -(p * log_p).sum(-1)
+    kl = torch.zeros_like(entropy) if log_q is None else (p * (log_p - log_q)).sum(-1)
+    return torch.stack([kl, entropy], -1)

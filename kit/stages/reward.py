@@ -1,5 +1,7 @@
 """The reward model: a copy of the SFT adapter with a scalar head learns which answer people preferred."""
 
+import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -8,20 +10,23 @@ from datasets import Dataset
 from trl import RewardTrainer
 
 from kit.config import Config
+from kit.data import Split
+from kit.errors import TrainingStopped
 from kit.models.adapters import keep_weights, new_reward, save_adapter
 from kit.models.base import Base
 from kit.models.decoding import pad_rows
-from kit.models.encoding import Encoded
+from kit.runs.files import write_text
 from kit.stages.arguments import build_arguments
 from kit.stages.card import adapter_card
-from kit.stages.progress import train_with_progress
+from kit.stages.gate import judge_reward_model
+from kit.stages.progress import train_with_progress, trained_tokens
 from kit.stages.result import StageResult
 
 
-def train_reward(config: Config, data: Encoded, base: Base, out: Path, sft: Path) -> StageResult:
+def train_reward(config: Config, pairs: Split[dict], base: Base, out: Path, sft: Path) -> StageResult:
     """Train the score of a copy of the SFT adapter on the pairs (Bradley-Terry); write it, head included, to `out`."""
     model = new_reward(base.scorer(), sft)
-    train, held_out = (_sequences(part) for part in (data.pairs.train, data.pairs.held_out))
+    train, held_out = (_sequences(part) for part in (pairs.train, pairs.held_out))
     longest = 2 * max(max(len(row["chosen_ids"]), len(row["rejected_ids"])) for row in train)
     with keep_weights(model):
         trainer = RewardTrainer(
@@ -32,21 +37,33 @@ def train_reward(config: Config, data: Encoded, base: Base, out: Path, sft: Path
         )
     train_with_progress(trainer, "reward", out)
     metrics: dict[str, Any] = {"rows": len(train), "pairs": len(held_out)}
+    metrics |= {"trained_tokens": trained_tokens(trainer), "generated_tokens": 0}
     headline = f"{len(train):,} pairs"
     if held_out:
         with trainer.accelerator.autocast():
-            metrics |= held_out_accuracy(model, held_out, base.tokenizer.pad_token_id, trainer.args.eval_batch_size)
+            scores = score_pairs(model, held_out, base.tokenizer.pad_token_id, trainer.args.eval_batch_size)
+        scored = held_out_rows(pairs.held_out, scores)
+        write_text(out / "held_out.jsonl", "".join(f"{json.dumps(row)}\n" for row in scored))
+        gate = judge_reward_model(scored, seed=config.seed)
+        metrics |= {
+            "accuracy": gate["accuracy"]["mean"],
+            "margin": sum(chosen - rejected for chosen, rejected in scores) / len(scores),
+            "accuracy_longer_wins": gate["longer_wins"]["mean"],
+            "gate": gate,
+        }
         headline = (
             f"held-out accuracy {metrics['accuracy']:.3f} on {len(held_out):,} pairs "
-            f'("longer wins" alone: {metrics["accuracy_longer_wins"]:.3f})'
+            f'("longer wins" alone: {metrics["accuracy_longer_wins"]:.3f}): {gate["verdict"]}'
         )
     save_adapter(model, out, base.tokenizer, adapter_card("reward", base))
     return StageResult(metrics, headline)
 
 
-def held_out_accuracy(model: Any, pairs: list[dict], pad: int, batch_size: int) -> dict[str, float]:
-    """Share of pairs whose chosen answer scores higher (a tie counts half), the mean margin in score units, and the
-    accuracy that "the longer answer wins" would reach on them."""
+def score_pairs(model: Any, pairs: list[dict], pad: int, batch_size: int) -> list[tuple[float, float]]:
+    """(chosen, rejected) score of each pair of whole sequences, in score units.
+
+    Raises TrainingStopped where a score is not finite.
+    """
     rows = [pair[f"{side}_ids"] for pair in pairs for side in ("chosen", "rejected")]
     scores: list[float] = []
     model.eval()
@@ -55,17 +72,28 @@ def held_out_accuracy(model: Any, pairs: list[dict], pad: int, batch_size: int) 
             ids, mask = pad_rows(rows[start : start + batch_size], pad)
             logits = model(input_ids=ids.to(model.device), attention_mask=mask.to(model.device), use_cache=False).logits
             scores += logits.squeeze(-1).float().tolist()
-    margins = torch.tensor(scores).reshape(-1, 2) @ torch.tensor([1.0, -1.0])
-    longer = torch.tensor([float(len(p["chosen_ids"]) - len(p["rejected_ids"])) for p in pairs])
-    return {
-        "accuracy": _share_positive(margins),
-        "margin": margins.mean().item(),
-        "accuracy_longer_wins": _share_positive(longer),
-    }
+    strange = sum(not math.isfinite(score) for score in scores)
+    if strange:
+        raise TrainingStopped(
+            f"reward: {strange:,} of {len(scores):,} held-out answers have a score that is no finite number, so the "
+            "training broke the model. Lower reward.learning_rate"
+        )
+    return list(zip(scores[::2], scores[1::2], strict=True))
 
 
-def _share_positive(x: torch.Tensor) -> float:
-    return ((x > 0).float() + 0.5 * (x == 0).float()).mean().item()
+def held_out_rows(pairs: list[dict], scores: list[tuple[float, float]]) -> list[dict[str, Any]]:
+    """One row per held-out pair: the number of its prompt, and the score and response tokens of either answer."""
+    numbers: dict[tuple[int, ...], int] = {}
+    return [
+        {
+            "prompt": numbers.setdefault(tuple(pair["prompt_ids"]), len(numbers)),
+            "chosen_score": chosen,
+            "rejected_score": rejected,
+            "chosen_tokens": len(pair["chosen_ids"]),
+            "rejected_tokens": len(pair["rejected_ids"]),
+        }
+        for pair, (chosen, rejected) in zip(pairs, scores, strict=True)
+    ]
 
 
 def _sequences(pairs: list[dict]) -> list[dict]:
