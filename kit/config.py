@@ -11,9 +11,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, ValidationInfo, field_validator
 
-Stage = Literal["sft", "reward", "ppo", "dpo", "compare"]
-STAGES: tuple[Stage, ...] = ("sft", "reward", "ppo", "dpo", "compare")
-NEEDS = {"sft": (), "reward": ("sft",), "ppo": ("sft", "reward"), "dpo": ("sft",), "compare": ("sft",)}
+Stage = Literal["sft", "reward", "ppo", "rloo", "grpo", "dpo", "compare"]
+STAGES: tuple[Stage, ...] = ("sft", "reward", "ppo", "rloo", "grpo", "dpo", "compare")
+DEFAULT_STAGES: tuple[Stage, ...] = ("sft", "reward", "ppo", "dpo", "compare")
+NEEDS = {
+    "sft": (), "reward": ("sft",), "ppo": ("sft", "reward"), "rloo": ("sft", "reward"), "grpo": ("sft", "reward"),
+    "dpo": ("sft",), "compare": ("sft",),
+}  # fmt: skip
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 TRACKERS = ("none", "wandb", "tensorboard", "trackio")
 
@@ -57,6 +61,12 @@ def _trackers(value: Any) -> Any:
 
 Texts = Annotated[str | list[str], BeforeValidator(_text_or_texts)]
 Trackers = Annotated[str | list[str], BeforeValidator(_trackers)]
+
+
+Snapshots = Annotated[
+    Int,
+    Field(ge=0, description="Adapters kept along the way, beside the last one, for the curve of reward against KL."),
+]
 
 
 class Settings(BaseModel):
@@ -184,6 +194,7 @@ class DPOSettings(EpochSettings):
 
     learning_rate: Float = Field(2e-5, gt=0, lt=1, description="Peak learning rate of AdamW.")
     beta: Float = Field(0.1, gt=0, description="Strength of the pull towards the SFT policy, per nat.")
+    snapshots: Snapshots = 4
 
 
 class PPOSettings(TrainerSettings):
@@ -233,9 +244,11 @@ class PPOSettings(TrainerSettings):
         "auto", description="Responses scored at once, without gradients; trades memory for time, nothing else."
     )
     max_kl: Float = Field(100.0, gt=0, description="Sequence KL in nats above which the guard `kl` warns, then stops.")
+    force: bool = Field(False, description="Go on with a reward model that is too weak, against the kit's advice.")
     guards_off: list[Literal["kl", "negative_kl", "eos", "length", "entropy", "critic"]] = Field(
         [], description="Guards that must not act. Numbers that are not finite always stop."
     )
+    snapshots: Snapshots = 4
 
     @field_validator("reward_funcs")
     @classmethod
@@ -255,20 +268,143 @@ class PPOSettings(TrainerSettings):
         return clip
 
     @property
+    def needs_reward_model(self) -> bool:
+        """Whether the reward adapter's score is among the rewards."""
+        return self.reward_funcs.get("reward_model", 0) != 0
+
+    @property
     def rollout_size(self) -> int:
         """Responses sampled between two updates of the old policy."""
         return self.batch_size * self.num_mini_batches
+
+
+class OnlineSettings(TrainerSettings):
+    """What RLOO and GRPO have in common: groups of responses to one prompt, scored by the reward adapter, no critic.
+
+    One rollout samples batch_size responses, num_generations to a prompt; each is used num_iterations times, all of
+    them in one optimizer step. Names follow TRL's RLOOConfig and GRPOConfig, but for PPO's kl_coef (TRL: beta) and
+    episodes. What stands nowhere here is TRL's default: the policy's ratio is clipped to 1 +- 0.2 (epsilon).
+    Defaults that differ: learning_rate, batch_size.
+    """
+
+    learning_rate: Float = Field(1e-5, gt=0, lt=1, description="Peak learning rate of AdamW.")
+    batch_size: Int = Field(16, ge=1, description="Responses one optimizer step sees, and one rollout samples.")
+    episodes: Int = Field(10_000, ge=1, description="Responses sampled in all, rounded up to whole rollouts.")
+    num_generations: Int = Field(
+        4, ge=2, validate_default=True, description="Responses to one prompt; divides batch_size."
+    )
+    num_iterations: Int = Field(1, ge=1, description="Optimizer steps that use one rollout.")
+    kl_coef: Float = Field(0.05, ge=0, description="Weight of the KL penalty. 0: no reference, no KL in the metrics.")
+    temperature: Float = Field(1.0, gt=0, description="Sampling temperature; log-probabilities use the same one.")
+    missing_eos_penalty: Float | None = Field(1.0, description="Subtracted from the score of a cut-off response.")
+    snapshots: Snapshots = 4
+
+    @field_validator("num_generations")
+    @classmethod
+    def _divides_a_rollout(cls, group: int, others: ValidationInfo) -> int:
+        batch = others.data.get("batch_size")  # absent where it has a problem of its own
+        if batch and batch % group:
+            raise ValueError(f"{group} does not divide batch_size {batch}; a rollout holds whole groups")
+        return group
+
+
+class RLOOSettings(OnlineSettings):
+    """RLOO: the mean score of the group's other responses is the baseline (Ahmadian et al. 2024, arXiv:2402.14740).
+
+    TRL's defaults: the KL penalty is part of the reward, in score units per nat of the whole response, as in PPO; one
+    ratio per response, not per token; advantages are not normalised (normalize_advantages).
+    """
+
+
+class GRPOSettings(OnlineSettings):
+    """GRPO: scores less their group's mean, by its deviation (Shao et al. 2024, arXiv:2402.03300).
+
+    TRL's defaults: a mean over all tokens (loss_type dapo), a ratio per token, scale_rewards group. The KL penalty is a
+    term of the loss (the estimate k3), beside scores in units of their group's deviation, so kl_coef weighs otherwise
+    than in PPO and RLOO. TRL's own beta is 0.
+    """
+
+
+JUDGES = ("auto", "truth", "held_out", "reward_model", "llm")
+
+
+def _judge(value: Any) -> Any:
+    """A judge's name, a file of votes, or a function; files become absolute."""
+    if isinstance(value, str):
+        place, _, function = value.rpartition(":")
+        if value in JUDGES:
+            return value
+        if value.endswith((".jsonl", ".csv")):
+            return _absolute(value)
+        if place and function.isidentifier():
+            return f"{_absolute(place)}:{function}" if place.endswith(".py") else value
+    raise ValueError(
+        f"{', '.join(JUDGES)}, a file of votes (.jsonl or .csv), or a function as file.py:name or package.module:name "
+        f"is wanted, found {value!r}"
+    )
+
+
+class LLMSettings(Settings):
+    """A language model as judge: behind an OpenAI-compatible endpoint, or loaded here with transformers."""
+
+    model: str = Field(min_length=1, description="The endpoint's name of the model; without one, a hub id or folder.")
+    base_url: str | None = Field(
+        None, pattern=r"^https?://", description="Of the endpoint, e.g. http://localhost:8000/v1; null: transformers."
+    )
+    api_key_env: str = Field("OPENAI_API_KEY", min_length=1, description="Environment variable that holds the key.")
+    workers: Int = Field(8, ge=1, le=256, description="Requests to the endpoint at once.")
+    timeout_seconds: Float = Field(60, gt=0, description="For one answer of the endpoint.")
+    max_retries: Int = Field(4, ge=0, description="Of a request that failed for a reason that may pass.")
+    template: str | None = Field(
+        None, description="Text file with {prompt}, {answer_a} and {answer_b}; null: the kit's own question."
+    )
+
+    @field_validator("template")
+    @classmethod
+    def _absolute_template(cls, template: str | None) -> str | None:
+        return template and _absolute(template)
 
 
 class CompareSettings(Settings):
     """How the arms are compared on held-out prompts."""
 
     prompts: Int = Field(200, ge=1, description="Held-out prompts every arm answers (fewer if there are fewer).")
-    judge: Literal["auto", "truth", "reward_model"] = Field(
-        "auto", description="auto: the truth where it is known (demo world), else the reward model, with a warning."
+    validation_prompts: Int = Field(
+        100, ge=0, description="Further held-out prompts, at most a quarter of all, for checkpoints and curves."
+    )
+    judge: Annotated[str, BeforeValidator(_judge)] = Field(
+        "auto",
+        description="Who judges: truth (demo world), held_out (a reward model trained on pairs that no arm saw), "
+        "reward_model (never where an arm was trained on it), llm, a file of votes, or a function. "
+        "auto: the truth where it is known, else held_out.",
+    )
+    judge_fraction: Float = Field(
+        0.2, gt=0, lt=1, description="Share of the training prompts whose pairs are kept for the judge held_out alone."
+    )
+    llm: LLMSettings | None = Field(None, validate_default=True, description="The model behind judge llm.")
+    best_of: Int = Field(
+        4, ge=0, description="n of the controls best_of_n and longest_of_n, drawn from SFT; 0 or 1: none."
+    )
+    seeds: Int = Field(1, ge=1, le=20, description="Trainings per arm, with seed, seed + 1, …; all from one SFT.")
+    checkpoint: Literal["last", "best"] = Field(
+        "last", description="Which of an arm's policies is judged: the last, or the judge's best on validation prompts."
     )
     temperature: Float = Field(1.0, ge=0, description="Decoding temperature of every arm; 0 is greedy.")
     batch_size: Int = Field(32, ge=1, description="Answers generated or scored at once.")
+
+    @field_validator("checkpoint")
+    @classmethod
+    def _best_of_one_training(cls, checkpoint: str, others: ValidationInfo) -> str:
+        if checkpoint == "best" and others.data.get("seeds", 1) > 1:
+            raise ValueError("best is chosen for one training seed; use compare.seeds: 1, or checkpoint: last")
+        return checkpoint
+
+    @field_validator("llm")
+    @classmethod
+    def _llm_is_described(cls, llm: LLMSettings | None, others: ValidationInfo) -> LLMSettings | None:
+        if llm is None and others.data.get("judge") == "llm":
+            raise ValueError("judge llm needs to know the model: compare.llm: {model: …, base_url: …}")
+        return llm
 
 
 class Config(Settings):
@@ -278,7 +414,9 @@ class Config(Settings):
     output_dir: str = Field("runs", min_length=1, description="Folder that holds run folders.")
     seed: Int = Field(0, ge=0, lt=2**32, description="Seeds everything; same seed, same run on a CPU.")
     stages: list[Stage] = Field(
-        list(STAGES), min_length=1, description="Which stages run; always in the order sft, reward, ppo, dpo, compare."
+        list(DEFAULT_STAGES),
+        min_length=1,
+        description="Which stages run; always in the order sft, reward, ppo, rloo, grpo, dpo, compare.",
     )
     model: ModelSettings = ModelSettings()
     lora: LoraSettings = LoraSettings()
@@ -286,6 +424,8 @@ class Config(Settings):
     sft: SFTSettings = SFTSettings()
     reward: RewardSettings = RewardSettings()
     ppo: PPOSettings = PPOSettings()
+    rloo: RLOOSettings = RLOOSettings()
+    grpo: GRPOSettings = GRPOSettings()
     dpo: DPOSettings = DPOSettings()
     compare: CompareSettings = CompareSettings()
     report_to: Trackers = Field("none", description="Trackers: wandb, tensorboard, trackio, or none.")

@@ -15,6 +15,7 @@ from kit.stages.arguments import TRAINING_STAGES, build_arguments, config_class,
 
 CPU = Precision(torch.device("cpu"), torch.float32, nf4=False)
 STAGES = pytest.mark.parametrize("stage", TRAINING_STAGES)
+ONLINE = pytest.mark.parametrize("stage", ["rloo", "grpo"])
 
 
 def build(tmp_path, stage: str, longest: int = 10, rows: int = 100, precision: Precision = CPU, **sections):
@@ -87,9 +88,27 @@ class TestSettingsReachTrl:
 
     def test_every_setting_of_ppo_is_passed_on_or_used(self, tmp_path):
         """A setting that is read nowhere would be a promise that is not kept."""
-        used = {"batch_size", "micro_batch_size", "episodes", "num_mini_batches", "trl", "critic", "reward_funcs"}
+        used = {
+            "batch_size", "micro_batch_size", "episodes", "num_mini_batches", "trl", "critic", "reward_funcs",
+            "snapshots", "force",
+        }  # fmt: skip
         known = {field.name for field in fields(config_class("ppo"))}
         assert set(type(Config().ppo).model_fields) - used <= known
+
+    @ONLINE
+    @pytest.mark.parametrize("name, value", [("num_generations", 2), ("num_iterations", 3), ("temperature", 0.6)])
+    def test_rloos_and_grpos_own(self, tmp_path, stage, name, value):
+        assert getattr(build(tmp_path, stage, **{stage: {name: value}}), name) == value
+
+    @ONLINE
+    def test_the_kl_penalty_of_rloo_and_grpo(self, tmp_path, stage):
+        assert build(tmp_path, stage, **{stage: {"kl_coef": 0.3}}).beta == 0.3
+
+    @ONLINE
+    def test_every_setting_of_rloo_and_grpo_is_passed_on_or_used(self, tmp_path, stage):
+        used = {"batch_size", "micro_batch_size", "episodes", "trl", "kl_coef", "missing_eos_penalty", "snapshots"}
+        known = {field.name for field in fields(config_class(stage))}
+        assert set(type(getattr(Config(), stage)).model_fields) - used <= known
 
     def test_trackers(self, tmp_path):
         assert build(tmp_path, "sft", report_to=["tensorboard"]).report_to == ["tensorboard"]
@@ -125,6 +144,33 @@ class TestRollouts:
 
     def test_need_no_group_of_responses_as_the_critic_is_the_baseline(self, tmp_path):
         assert build(tmp_path, "ppo").num_generations == 1
+
+
+@ONLINE
+class TestGroupRollouts:
+    @given(episodes=st.integers(1, 500), groups=st.integers(1, 8), iterations=st.integers(1, 4))
+    @settings(max_examples=20)
+    def test_are_one_batch_each_and_as_many_as_the_episodes_need(
+        self, tmp_path_factory, stage, episodes, groups, iterations
+    ):
+        section = {"episodes": episodes, "batch_size": 4 * groups, "num_iterations": iterations}
+        args = build(tmp_path_factory.getbasetemp(), stage, **{stage: section})
+        rollouts, size = args.max_steps / iterations, args.generation_batch_size
+        assert (size, args.steps_per_generation) == (4 * groups, args.gradient_accumulation_steps)
+        assert rollouts == int(rollouts) and (rollouts - 1) * size < episodes <= rollouts * size
+
+    def test_are_each_logged_once_and_the_first_before_any_update(self, tmp_path, stage):
+        args = build(tmp_path, stage, **{stage: {"num_iterations": 3}})
+        assert (args.logging_steps, args.logging_first_step) == (3, True)
+
+    def test_sample_the_pure_softmax_up_to_max_response_tokens(self, tmp_path, stage):
+        args = build(tmp_path, stage, data={"max_response_tokens": 33})
+        assert args.max_completion_length == 33
+        assert (args.temperature, args.top_p, args.top_k, args.min_p, args.repetition_penalty) == (1, 1, 0, None, 1)
+        assert args.generation_kwargs is None
+
+    def test_have_no_dropout(self, tmp_path, stage):
+        assert build(tmp_path, stage).disable_dropout
 
 
 class TestPrecision:
@@ -171,6 +217,14 @@ class TestTrlProblems:
         """A name that TRL has renamed would let the new one through."""
         known = {field.name for stage in TRAINING_STAGES for field in fields(config_class(stage))}
         assert set(unit._OWNED) <= known
+
+    @pytest.mark.parametrize("stage, owned", unit._OWNED_BY.items())
+    def test_what_the_kit_owns_of_a_stage_is_a_field_of_its_config(self, stage, owned):
+        assert set(owned) <= {field.name for field in fields(config_class(stage))}
+
+    @ONLINE
+    def test_what_grpo_and_rloo_clip_to_is_left_to_trl(self, stage):
+        assert trl_problems({stage: {"trl": {"epsilon": 0.1}}}) == []
 
     @pytest.mark.parametrize("stage", ["sft", "reward", "dpo"])
     def test_what_the_kit_owns_names_settings_that_exist(self, stage):

@@ -5,12 +5,12 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from kit.config import Config, EpochSettings, PPOSettings, TrainerSettings
+from kit.config import Config, EpochSettings, OnlineSettings, PPOSettings, TrainerSettings
 from kit.config_file import Problem, did_you_mean
 from kit.errors import ConfigError
 from kit.models.device import Precision
 
-TRAINING_STAGES = ("sft", "reward", "ppo", "dpo")
+TRAINING_STAGES = ("sft", "reward", "ppo", "rloo", "grpo", "dpo")
 _LOGS_PER_STAGE = 50
 _CHECKPOINTS = 20  # of PPO in a run, at most one a rollout
 _AUTO_TOKENS = 4096  # tokens in memory at once when micro_batch_size is auto
@@ -31,8 +31,6 @@ _OWNED = {
     "use_cpu": "model.dtype",
     "max_length": "data.max_prompt_tokens",
     "max_completion_length": "data.max_response_tokens",
-    "num_iterations": "ppo.num_ppo_epochs",
-    "epsilon": "ppo.cliprange",
     "model_init_kwargs": "model",
     "hub_token": "the environment variable HF_TOKEN",
     "push_to_hub": "`hf upload` after the run",
@@ -41,10 +39,20 @@ _OWNED = {
 }
 # The same for PPO alone, which is measured in episodes and rollouts.
 _OWNED_BY_PPO = {
+    "num_iterations": "ppo.num_ppo_epochs", "epsilon": "ppo.cliprange",
     "beta": "ppo.kl_coef", "num_train_epochs": "ppo.episodes", "max_steps": "ppo.episodes",
     "generation_batch_size": "ppo.num_mini_batches", "steps_per_generation": "ppo.num_mini_batches",
     "num_generations": "ppo.episodes: a prompt comes again in another rollout", "reward_weights": "ppo.reward_funcs",
 }  # fmt: skip
+# And for RLOO and GRPO, which sample as PPO does and have its reference.
+_PURE = "{stage}.temperature alone: the pure softmax, as PPO"
+_OWNED_BY_ONLINE = {
+    "beta": "{stage}.kl_coef", "num_train_epochs": "{stage}.episodes", "max_steps": "{stage}.episodes",
+    "generation_batch_size": "{stage}.batch_size", "steps_per_generation": "{stage}.batch_size",
+    "reward_weights": "the reward model's score, as it is", "sync_ref_model": "the SFT policy as reference",
+    "top_k": _PURE, "top_p": _PURE, "min_p": _PURE, "repetition_penalty": _PURE, "generation_kwargs": _PURE,
+}  # fmt: skip
+_OWNED_BY = {"ppo": _OWNED_BY_PPO, "rloo": _OWNED_BY_ONLINE, "grpo": _OWNED_BY_ONLINE}
 
 
 def config_class(stage: str) -> type:
@@ -53,7 +61,10 @@ def config_class(stage: str) -> type:
 
     from kit.ppo.config import PPOConfig
 
-    return {"sft": trl.SFTConfig, "reward": trl.RewardConfig, "dpo": trl.DPOConfig, "ppo": PPOConfig}[stage]
+    return {
+        "sft": trl.SFTConfig, "reward": trl.RewardConfig, "dpo": trl.DPOConfig, "ppo": PPOConfig,
+        "rloo": trl.RLOOConfig, "grpo": trl.GRPOConfig,
+    }[stage]  # fmt: skip
 
 
 def trl_problems(raw: Mapping) -> list[Problem]:
@@ -65,7 +76,7 @@ def trl_problems(raw: Mapping) -> list[Problem]:
         if not given or not isinstance(given, Mapping):
             continue
         known = {field.name for field in fields(config_class(stage)) if field.init}
-        owned = _OWNED | (_OWNED_BY_PPO if stage == "ppo" else {})
+        owned = _OWNED | _OWNED_BY.get(stage, {})
         own = set(type(Config().__getattribute__(stage)).model_fields) - {"trl"}
         for name in given:
             path = (stage, "trl", name)
@@ -98,6 +109,8 @@ def build_arguments(config: Config, stage: str, precision: Precision, out: Path,
     }  # fmt: skip
     if isinstance(settings, PPOSettings):
         arguments |= _ppo_arguments(settings, config)
+    elif isinstance(settings, OnlineSettings):
+        arguments |= _online_arguments(settings, config)
     elif isinstance(settings, EpochSettings):
         steps = settings.max_steps or max(1, round(settings.epochs * -(-rows // settings.batch_size)))
         arguments |= {
@@ -145,4 +158,15 @@ def _ppo_arguments(ppo: PPOSettings, config: Config) -> dict[str, Any]:
         "save_total_limit": 2,
         "logging_steps": steps_per_rollout,
         "logging_first_step": False,
+    }
+
+
+def _online_arguments(online: OnlineSettings, config: Config) -> dict[str, Any]:
+    shared = ("num_generations", "num_iterations", "temperature")
+    return {name: getattr(online, name) for name in shared} | {
+        "beta": online.kl_coef,
+        "max_completion_length": config.data.max_response_tokens,
+        "max_steps": -(-online.episodes // online.batch_size) * online.num_iterations,
+        "logging_steps": online.num_iterations,  # a line a rollout
+        "disable_dropout": True,  # TRL's default leaves it on, which would make ratio and KL noisy
     }

@@ -4,7 +4,10 @@ from string import Template
 
 from kit.models.base import Base
 
-_TITLES = {"sft": "SFT policy", "dpo": "DPO policy", "ppo": "PPO policy", "reward": "Reward model"}
+_TITLES = {
+    "sft": "SFT policy", "dpo": "DPO policy", "ppo": "PPO policy", "rloo": "RLOO policy", "grpo": "GRPO policy",
+    "reward": "Reward model",
+}  # fmt: skip
 
 _CARD = Template("""---
 base_model: $base

@@ -15,8 +15,9 @@ from kit.models.base import Base
 from kit.models.encoding import Encoded
 from kit.stages.arguments import build_arguments
 from kit.stages.card import adapter_card
-from kit.stages.progress import train_with_progress
+from kit.stages.progress import train_with_progress, trained_tokens
 from kit.stages.result import StageResult
+from kit.stages.snapshots import SnapshotCallback
 
 
 class EncodedDPOTrainer(DPOTrainer):
@@ -52,10 +53,11 @@ def train_dpo(config: Config, data: Encoded, base: Base, out: Path, sft: Path) -
             train_dataset=Dataset.from_list(rows.train),
             eval_dataset=Dataset.from_list(rows.held_out) if rows.held_out else None,
             processing_class=base.tokenizer,
-            callbacks=[FirstStepCheck()],
+            callbacks=[FirstStepCheck(), SnapshotCallback(out, config.dpo.snapshots)],
         )
     train_with_progress(trainer, "dpo", out)
     metrics: dict[str, Any] = {"rows": len(rows.train), "pairs": len(rows.held_out)}
+    metrics |= {"trained_tokens": trained_tokens(trainer), "generated_tokens": 0}
     headline = f"{len(rows.train):,} pairs"
     if rows.held_out:
         measured = trainer.evaluate()

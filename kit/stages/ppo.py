@@ -9,7 +9,7 @@ from datasets import Dataset
 from transformers import TrainerCallback
 
 from kit import notices
-from kit.config import Config
+from kit.config import Config, PPOSettings
 from kit.errors import TrainingStopped
 from kit.models.adapters import save_adapter, set_policy_weights
 from kit.models.base import Base
@@ -22,6 +22,7 @@ from kit.stages.card import adapter_card
 from kit.stages.progress import train_with_progress
 from kit.stages.result import StageResult
 from kit.stages.reward_funcs import reward_funcs
+from kit.stages.snapshots import SnapshotCallback
 
 _LOGS = ("metrics.jsonl", "completions.jsonl")
 
@@ -50,13 +51,16 @@ def train_ppo(
     prompts = data.prompts.train
     copies = -(-config.ppo.rollout_size // len(prompts))
     longest = max(len(prompt.ids) for prompt in prompts) + config.data.max_response_tokens
+    snapshots = SnapshotCallback(
+        checkpoints, config.ppo.snapshots, config.ppo.num_ppo_epochs * config.ppo.num_mini_batches
+    )
     trainer = PPOTrainer(
         roles=policy_roles(base.causal_lm(), sft, reward, critic=config.ppo.critic),
         args=build_arguments(config, "ppo", base.precision, checkpoints, longest, len(prompts)),
         train_dataset=Dataset.from_list([{"prompt": prompt.messages} for prompt in prompts] * copies),
         processing_class=base.tokenizer,
         reward_funcs=reward_funcs(config.ppo),
-        callbacks=[FirstRolloutCheck()],
+        callbacks=[FirstRolloutCheck(), snapshots],
     )
     checkpoint = _newest(checkpoints)
     try:
@@ -65,6 +69,8 @@ def train_ppo(
         raise TrainingStopped(f"{stopped}{_keep_best(trainer, base, out, checkpoints)}") from None
     for name in _LOGS:
         shutil.copy(checkpoints / name, out)
+    if snapshots.place.exists():
+        shutil.copytree(snapshots.place, out / snapshots.place.name)
     rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     rollouts = [row for row in rows if "objective/scores" in row]
     first, last = rollouts[0], rollouts[-1]
@@ -77,6 +83,7 @@ def train_ppo(
         "explained_variance": last["val/explained_variance"],
         "response_tokens": last["lengths/mean"],
         "eos_rate": last["eos_rate"],
+        **_tokens(rollouts, config.ppo),
     }
     save_adapter(trainer.roles.model, out, base.tokenizer, adapter_card("ppo", base))
     headline = (
@@ -84,6 +91,22 @@ def train_ppo(
         f"{metrics['episodes']:,} episodes"
     )
     return StageResult(metrics, headline)
+
+
+def _tokens(rollouts: list[dict[str, Any]], ppo: PPOSettings) -> dict[str, int]:
+    """What a run cost in tokens, from the log lines of all its rollouts, those before a resumption included.
+
+    `generated_tokens` are the response tokens sampled. `trained_tokens` are the tokens of prompt and response, padding
+    left out, once for each pass of a network with gradients: num_ppo_epochs passes of the policy and as many of the
+    critic. A shared critic rides on the policy's passes; while the critic warms up, its passes are the only ones.
+    """
+    trained = seen = 0
+    for number, row in enumerate(rollouts):
+        alone = ppo.critic == "shared" or number < ppo.critic_warmup_rollouts
+        trained += (row["num_tokens"] - seen) * ppo.num_ppo_epochs * (1 if alone else 2)
+        seen = row["num_tokens"]
+    generated = sum(round(row["lengths/mean"] * ppo.rollout_size) for row in rollouts)
+    return {"trained_tokens": int(trained), "generated_tokens": generated}
 
 
 def _newest(checkpoints: Path) -> Path | None:

@@ -24,7 +24,7 @@ class StageProgress(TrainerCallback):
     def __init__(self, stage: str, out: Path) -> None:
         self.stage = stage
         self.file = out / "metrics.jsonl"
-        self.last: dict[str, Any] = {}
+        self.rows: list[dict[str, Any]] = []
         self._said = time.monotonic()
         self._bar: Any = None
         self._task: Any = None
@@ -34,7 +34,7 @@ class StageProgress(TrainerCallback):
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-        if Console().is_terminal or Console().is_jupyter:
+        if Console().is_terminal:  # in a notebook a bar is a blank block without ipywidgets; lines always show
             columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
             self._bar = Progress(*columns, TextColumn("{task.fields[numbers]}"))
             self._task = self._bar.add_task(self.stage, total=state.max_steps, numbers="")
@@ -50,7 +50,7 @@ class StageProgress(TrainerCallback):
         if "train_runtime" in (logs or {}):
             return  # transformers' closing summary; the ledger has the seconds
         row = {"step": state.global_step} | {k: _finite(v) for k, v in (logs or {}).items()}
-        self.last = row
+        self.rows.append(row)
         with open(self.file, "a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
         numbers = "  ".join(
@@ -86,6 +86,15 @@ def train_with_progress(trainer: Any, stage: str, out: Path, checkpoint: Path | 
     finally:
         progress.close()
     return progress
+
+
+def trained_tokens(trainer: Any) -> int:
+    """Tokens of prompt and response, padding left out, that SFT, reward model or DPO trained on, over all its steps.
+
+    Those of the sequences whose loss was back-propagated: chosen and rejected are two, each with its prompt. Passes
+    without gradients (DPO's reference) do not count. TRL's own count, whose last log line holds the sum.
+    """
+    return max((int(row["num_tokens"]) for row in trainer.state.log_history if "num_tokens" in row), default=0)
 
 
 def _finite(value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 from datasets import Dataset
 from trl import SFTTrainer
@@ -12,7 +13,7 @@ from kit.models.base import Base
 from kit.models.encoding import Encoded
 from kit.stages.arguments import build_arguments
 from kit.stages.card import adapter_card
-from kit.stages.progress import train_with_progress
+from kit.stages.progress import train_with_progress, trained_tokens
 from kit.stages.result import StageResult
 
 
@@ -30,7 +31,8 @@ def train_sft(config: Config, data: Encoded, base: Base, out: Path) -> StageResu
             processing_class=base.tokenizer,
         )
     train_with_progress(trainer, "sft", out)
-    metrics = {"rows": len(rows.train), "held_out_rows": len(rows.held_out)}
+    metrics: dict[str, Any] = {"rows": len(rows.train), "held_out_rows": len(rows.held_out)}
+    metrics |= {"trained_tokens": trained_tokens(trainer), "generated_tokens": 0}
     headline = f"{len(rows.train):,} demonstrations"
     if rows.held_out:
         measured = trainer.evaluate()

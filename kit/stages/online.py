@@ -1,0 +1,153 @@
+"""RLOO and GRPO: two ways to learn from the reward model's score without a critic, by TRL's own trainers.
+
+Both start where PPO starts, from a copy of the SFT adapter, answer the same prompts up to the same lengths, and are
+scored by the same reward adapter. A group of responses to one prompt is the baseline of each of them.
+
+What TRL does with a PeftModel: it lays a frozen copy of adapter `default` beside it, named `ref`, and that is the
+reference; the bare base is not, and no second model is loaded. So all roles stand on one base, as in PPO.
+"""
+
+import math
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+from transformers import TrainerCallback
+from trl import GRPOTrainer, RLOOTrainer
+
+from kit.config import Config, OnlineSettings
+from kit.errors import TrainingStopped
+from kit.models.adapters import keep_weights, load_policy, save_adapter
+from kit.models.base import Base
+from kit.models.encoding import Encoded
+from kit.models.generation import score
+from kit.models.roles import Roles
+from kit.stages.arguments import build_arguments
+from kit.stages.card import adapter_card
+from kit.stages.progress import train_with_progress
+from kit.stages.result import StageResult
+from kit.stages.snapshots import SnapshotCallback
+
+_FIRST_KL = 2e-3  # nats a token; in lower precision the passes with and without gradients differ by some 1e-4
+
+
+def train_rloo(config: Config, data: Encoded, base: Base, out: Path, sft: Path, reward: Path) -> StageResult:
+    """Train a copy of the SFT adapter with RLOO on the reward adapter's score; write it to `out`.
+
+    Raises TrainingStopped where a score or the loss is not finite, or the first KL is not 0.
+    """
+    return _train("rloo", RLOOTrainer, config, data, base, out, sft, reward)
+
+
+def train_grpo(config: Config, data: Encoded, base: Base, out: Path, sft: Path, reward: Path) -> StageResult:
+    """Train a copy of the SFT adapter with GRPO on the reward adapter's score; write it to `out`.
+
+    Raises TrainingStopped where a score or the loss is not finite, or the first KL is not 0.
+    """
+    return _train("grpo", GRPOTrainer, config, data, base, out, sft, reward)
+
+
+class GroupRewards:
+    """The rewards of both trainers, under PPO's names in the log, and a count of the tokens they were given for."""
+
+    def __init__(self, stage: str, roles: Roles, base: Base, settings: OnlineSettings, batch_size: int) -> None:
+        self.stage, self.roles, self.stops, self.batch_size = stage, roles, base.codec.stops, batch_size
+        self.penalty = settings.missing_eos_penalty or 0.0
+        self.episodes = self.prompt_tokens = self.response_tokens = 0
+
+    def reward_model(
+        self, prompt_ids: list[list[int]], completion_ids: list[list[int]], log_metric: Any, **_: Any
+    ) -> list[float]:
+        """The reward role's score of each response, read at its last token, on the very ids that were sampled."""
+        scores = score(self.roles, prompt_ids, completion_ids, self.batch_size)
+        if not all(map(math.isfinite, scores)):
+            raise TrainingStopped(
+                f"{self.stage} stopped: the score of a response is not finite. Check the reward model's scores"
+            )
+        rows = len(scores)
+        self.episodes += rows
+        self.prompt_tokens += sum(map(len, prompt_ids))
+        self.response_tokens += sum(map(len, completion_ids))
+        log_metric("objective/scores", sum(scores) / rows)
+        log_metric("lengths/mean", sum(map(len, completion_ids)) / rows)
+        log_metric("eos_rate", sum(ids[-1] in self.stops for ids in completion_ids) / rows)
+        log_metric("episode", float(self.episodes))
+        return scores
+
+    def missing_eos(self, completion_ids: list[list[int]], **_: Any) -> list[float]:
+        """Minus the penalty where a response was cut off, as PPO's score has it."""
+        return [0.0 if ids[-1] in self.stops else -self.penalty for ids in completion_ids]
+
+
+class OnlineChecks(TrainerCallback):
+    """Stops on a loss that is not finite, and where the first KL is not 0: then the reference is not the SFT policy.
+
+    Adds `objective/kl`, nats a response as in PPO's log, to TRL's `kl`, which is nats a token. GRPO's is the estimate
+    k3, whose mean lives on rare tokens: a few responses mostly show less than the KL that the comparison measures.
+    """
+
+    def __init__(self, stage: str) -> None:
+        self.stage = stage
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict | None = None, **_: Any) -> None:
+        """Look at a log line before it is written; the first one's KL was measured before any update."""
+        logs = logs if logs is not None else {}
+        loss, kl = logs.get("loss"), logs.get("kl")
+        if loss is not None and not math.isfinite(loss):
+            raise TrainingStopped(
+                f"{self.stage} stopped at step {state.global_step}: the loss is not finite. "
+                f"Lower {self.stage}.learning_rate or raise {self.stage}.kl_coef"
+            )
+        if kl is None or "lengths/mean" not in logs:
+            return
+        logs["objective/kl"] = kl * logs["lengths/mean"]
+        if state.global_step == 1 and not abs(kl) < _FIRST_KL:
+            raise TrainingStopped(
+                f"{self.stage} stopped: the first rollout's KL is {kl:.4f} nats a token, not 0, so the reference is "
+                "not the SFT policy. This is a fault of the hand-over; please report it with the run's config.yaml"
+            )
+
+
+def _train(
+    stage: str, trainer_class: type, config: Config, data: Encoded, base: Base, out: Path, sft: Path, reward: Path
+) -> StageResult:
+    settings: OnlineSettings = getattr(config, stage)
+    prompts = data.prompts.train
+    longest = max(len(prompt.ids) for prompt in prompts) + config.data.max_response_tokens
+    args = build_arguments(config, stage, base.precision, out, longest, len(prompts))
+    # TRL leaves out prompts that fill no rollout; with fewer than one rollout takes it would have none at all.
+    copies = -(-settings.batch_size // settings.num_generations // len(prompts))
+    rows = [{"prompt": prompt.messages, "prompt_ids": prompt.ids} for prompt in prompts] * copies
+
+    roles = Roles(load_policy(base.causal_lm(), sft))
+    roles.add("reward", reward)
+    rewards = GroupRewards(stage, roles, base, settings, args.per_device_train_batch_size)
+    with keep_weights(roles.model):
+        trainer = trainer_class(
+            model=roles.model,
+            reward_funcs=[rewards.reward_model, rewards.missing_eos],
+            args=args,
+            train_dataset=Dataset.from_list(rows),
+            processing_class=base.tokenizer,
+            callbacks=[OnlineChecks(stage), SnapshotCallback(out, settings.snapshots)],
+        )
+    log = train_with_progress(trainer, stage, out).rows
+    rollouts = [row for row in log if "objective/scores" in row]
+    first, last = rollouts[0], rollouts[-1]
+    metrics = {
+        "prompts": len(prompts),
+        "episodes": rewards.episodes,
+        "score_first": first["objective/scores"],
+        "score_last": last["objective/scores"],
+        "kl_nats": last.get("objective/kl"),
+        "response_tokens": last["lengths/mean"],
+        "eos_rate": last["eos_rate"],
+        "trained_tokens": (rewards.prompt_tokens + rewards.response_tokens) * settings.num_iterations,
+        "generated_tokens": rewards.response_tokens,
+    }
+    save_adapter(roles.model, out, base.tokenizer, adapter_card(stage, base))
+    kl = "" if metrics["kl_nats"] is None else f" at KL {metrics['kl_nats']:.2f} nats"
+    headline = (
+        f"score {metrics['score_first']:.2f} -> {metrics['score_last']:.2f}{kl}, {metrics['episodes']:,} episodes"
+    )
+    return StageResult(metrics, headline)
