@@ -29,8 +29,10 @@ def quiet_libraries() -> Iterator[None]:
     for logger in loggers:
         logger.setLevel(logging.ERROR)
 
-    import datasets
-    import transformers
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # tqdm's, in a notebook without ipywidgets
+        import datasets
+        import transformers
 
     transformers.utils.logging.disable_progress_bar()
     datasets.disable_progress_bars()
