@@ -1,18 +1,23 @@
 """Does the kit's PPO learn at least as much as the last PPO that TRL shipped (1.12)? Judged by the demo world's truth.
 
-    python benchmarks/ppo_learning_vs_trl.py [--seeds 0 1 2] [--trl-learning-rates 1.4e-3 7e-4 3.5e-4] [--trl-lams …]
+    python benchmarks/ppo_learning_vs_trl.py [--seeds 0 1 2] [--tuning-seeds 3 4 5]
+                                             [--learning-rates 1.4e-3 7e-4 3.5e-4] [--lams 0.9 0.95]
 
-For every seed, the kit runs configs/quickstart.yaml (sft, reward, ppo) in build/learning. A finished run is kept while
-its settings and data are the same; so remove that folder after a change of the kit's code. Then TRL's PPOTrainer,
-unmodified and in a process of its own, starts from the same SFT and reward adapters, with the same prompts, episodes,
-optimizer steps and PPO settings. Both answer the same held-out prompts with the same random numbers.
-TRL gets the learning rate and the lambda of GAE (its default 0.95, or the kit's) that served it best on the first seed,
-by the very number it is judged by; the kit keeps the quickstart's, chosen on other seeds. All is on the CPU, in one
-thread: about 10 minutes for three seeds, 6 where the kit's runs are there.
+For every seed, the kit makes the SFT and the reward adapter of configs/quickstart.yaml. From these, the kit's PPO and
+TRL's PPOTrainer, unmodified and in a process of its own, start alike: the same prompts, episodes, optimizer steps, KL
+coefficient and other PPO settings. All policies answer held-out prompts, a seed's all the same with the same random
+numbers.
 
-Prints the sweep; for each seed and for SFT, TRL and the kit the true reward, the reward model's score (proxy) and the
-KL from SFT in nats, each with its 95 % interval over prompts; and the difference kit - TRL, paired by prompt.
-Exits with 1 where the kit's mean over the seeds is below TRL's.
+Tuning is equal: each side gets the same learning rates x lambdas of GAE, runs each once on every tuning seed, and keeps
+the setting of the highest mean true reward there. Only then are the seeds of the report run; no seed serves both, so
+neither side's setting was chosen by a number it is judged by. The sweep also shows both sides at equal settings, pair
+by pair: more pairs than the report has seeds, and nothing chosen. All is on the CPU, in one thread: half an hour or
+more for the default seeds. Finished stages of the kit are kept in build/learning while their settings and data are the
+same, so remove that folder after a change of the kit's code; TRL's are trained anew.
+
+Prints the sweep and the difference at equal settings; for each seed of the report and for SFT, TRL and the kit the true
+reward, the reward model's score (proxy) and the KL from SFT in nats, each with its 95 % interval over prompts; and the
+difference kit - TRL, paired by prompt. Exits with 1 where the kit's mean over these seeds is below TRL's.
 """
 
 import argparse
@@ -28,25 +33,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from kit.compare.statistics import Interval
+    from kit.compare.numbers.statistics import Interval
 
 ROOT = Path(__file__).resolve().parents[1]
 TRL_VERSION = "1.12.0"  # the last release with PPOTrainer, at trl.experimental.ppo
 TRL_FOLDER = ROOT / "build" / f"trl-{TRL_VERSION}"
 RUNS = ROOT / "build" / "learning"
 QUICKSTART = ROOT / "configs" / "quickstart.yaml"
-SWEEP = (2, 1, 1 / 2)  # TRL's learning rates, in units of the kit's
+SWEEP = (2, 1, 1 / 2)  # learning rates of both sides, in units of the quickstart's
 NAMES = {"sft": "SFT", "trl": f"TRL {TRL_VERSION}", "kit": "kit"}
+Setting = tuple[float, float]  # (learning rate, lambda of GAE)
+Reached = dict[str, dict[Setting, dict[int, float]]]  # true reward by side, setting and tuning seed
 
 
-# ---- in this process: the kit's run, the sweep, the judging -----------------------------------------------------
+# ---- in this process: the kit's runs, the sweep, the judging -----------------------------------------------------
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="one run of everything for each")
-    parser.add_argument("--trl-learning-rates", type=float, nargs="+", help="the sweep; default: the kit's x 2 to 1/4")
-    parser.add_argument("--trl-lams", type=float, nargs="+", help="the same for lambda; default: 0.95 and the kit's")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the report, after the tuning")
+    parser.add_argument("--tuning-seeds", type=int, nargs="+", default=[3, 4, 5], help="settings are chosen on these")
+    parser.add_argument("--learning-rates", type=float, nargs="+", help="default: the quickstart's x 2, 1, 1/2")
+    parser.add_argument("--lams", type=float, nargs="+", help="default: the quickstart's and 0.95")
     parser.add_argument("--train-trl", nargs=4, metavar=("RUN", "RATE", "LAM", "OUT"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     os.environ |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}  # before torch is imported
@@ -54,13 +62,21 @@ def main() -> int:
         run, rate, lam, out = arguments.train_trl
         train_trl(Path(run), (float(rate), float(lam)), Path(out))
         return 0
+    if set(arguments.seeds) & set(arguments.tuning_seeds):
+        parser.error("a seed of the report must not be one that settings are chosen on")
+
+    from kit.preflight import load_config
 
     install_trl()
-    runs = {seed: run_kit(seed) for seed in arguments.seeds}
-    first = arguments.seeds[0]
-    setting, trl = sweep_trl(runs[first], arguments.trl_learning_rates, arguments.trl_lams)
-    trained = {first: trl} | {seed: run_trl(runs[seed], setting) for seed in arguments.seeds[1:]}
-    results = {seed: judge(run, {"trl": trained[seed], "kit": run / "ppo"}) for seed, run in runs.items()}
+    ppo = load_config(QUICKSTART).ppo
+    rates = arguments.learning_rates or [factor * ppo.learning_rate for factor in SWEEP]
+    reached = sweep(arguments.tuning_seeds, list(itertools.product(rates, arguments.lams or sorted({0.95, ppo.lam}))))
+    chosen = {side: choose(by_setting) for side, by_setting in reached.items()}
+    print_sweep(reached, chosen, (ppo.learning_rate, ppo.lam))
+    results = {}
+    for seed in arguments.seeds:
+        start = run_start(seed)
+        results[seed] = judge(start, {"trl": run_trl(start, chosen["trl"]), "kit": run_kit(start, chosen["kit"])})
     return report(results)
 
 
@@ -72,18 +88,29 @@ def install_trl() -> None:
         subprocess.run([*pip, f"trl=={TRL_VERSION}"], check=True)
 
 
-def run_kit(seed: int) -> Path:
-    """Folder of the kit's run with this seed: what the quickstart does, without the arm that is not compared here."""
+def run_start(seed: int) -> Path:
+    """Folder with the SFT and the reward adapter of this seed, which both sides start from."""
     import kit
 
-    stages = ["sft", "reward", "ppo"]
+    stages = ["sft", "reward"]
     return kit.run_pipeline(QUICKSTART, output_dir=str(RUNS), name=f"seed-{seed}", seed=seed, stages=stages).path
 
 
-def run_trl(run: Path, setting: tuple[float, float]) -> Path:
-    """Folder of the policy that TRL trains at this (learning rate, lambda), from the SFT and reward adapters."""
+def run_kit(start: Path, setting: Setting) -> Path:
+    """Folder of the policy that the kit's `ppo` stage trains at this setting; SFT and reward are those of `start`."""
+    import kit
+
+    name = f"kit-{folder_name(start, setting)}"
+    if not (RUNS / name).exists():
+        shutil.copytree(start, RUNS / name)
+    changes = {"stages": ["sft", "reward", "ppo"], "ppo": {"learning_rate": setting[0], "lam": setting[1]}}
+    return kit.run_pipeline(start / "config.yaml", output_dir=str(RUNS), name=name, **changes).path / "ppo"
+
+
+def run_trl(run: Path, setting: Setting) -> Path:
+    """Folder of the policy that TRL trains at this setting, from the SFT and reward adapters of `run`."""
     rate, lam = setting
-    out = RUNS / "trl" / f"{run.name}-rate-{rate:g}-lam-{lam:g}"
+    out = RUNS / "trl" / folder_name(run, setting)
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     path = os.pathsep.join([str(TRL_FOLDER), str(ROOT)])
@@ -98,24 +125,54 @@ def run_trl(run: Path, setting: tuple[float, float]) -> Path:
     return out
 
 
-def sweep_trl(run: Path, rates: list[float] | None, lams: list[float] | None) -> tuple[tuple[float, float], Path]:
-    """The (learning rate, lambda) of the highest true reward on this run, and the policy it made."""
-    from kit.preflight import load_config
+def folder_name(start: Path, setting: Setting) -> str:
+    """Name of the folder of one training run."""
+    return f"{start.name}-rate-{setting[0]:g}-lam-{setting[1]:g}"
 
-    ppo = load_config(run / "config.yaml").ppo
-    rates = rates or [factor * ppo.learning_rate for factor in SWEEP]
-    reached = {}
-    for setting in itertools.product(rates, lams or sorted({0.95, ppo.lam})):
-        policy = run_trl(run, setting)
-        reached[setting] = (judge(run, {"trl": policy})["trl"], policy)
-    best = max(reached, key=lambda setting: reached[setting][0].true.mean)
-    print(f"\n{run.name}: TRL's learning rate and lambda")
-    for (rate, lam), (result, _) in sorted(reached.items()):
-        print(f"  {rate:<8g} {lam:<5g} {result}{'   <- chosen' if (rate, lam) == best else ''}")
-    if len(rates) > 1 and best[0] in (min(rates), max(rates)):
-        print("  the best stands at an end of the sweep: widen --trl-learning-rates to be fair to TRL")
-    print(flush=True)
-    return best, reached[best][1]
+
+def sweep(seeds: list[int], settings: list[Setting]) -> Reached:
+    """The true reward that each side reaches at each setting on each tuning seed."""
+    reached: Reached = {"trl": {s: {} for s in settings}, "kit": {s: {} for s in settings}}
+    for seed in seeds:
+        start = run_start(seed)
+        for setting in settings:
+            results = judge(start, {"trl": run_trl(start, setting), "kit": run_kit(start, setting)})
+            for side, by_setting in reached.items():
+                by_setting[setting][seed] = results[side].true.mean
+    return reached
+
+
+def choose(by_setting: dict[Setting, dict[int, float]]) -> Setting:
+    """The rule, the same for both sides: the highest mean true reward over the tuning seeds."""
+    return max(by_setting, key=lambda setting: statistics.mean(by_setting[setting].values()))
+
+
+def print_sweep(reached: Reached, chosen: dict[str, Setting], shipped: Setting) -> None:
+    """The means of both sides at every setting, what was chosen, and the paired difference at equal settings."""
+    seeds = sorted(next(iter(reached["kit"].values())))
+    print(f"\ntuning: mean true reward over seeds {', '.join(map(str, seeds))}")
+    print(f"{'learning rate':>13}  {'lambda':>6}  {NAMES['trl']:>10}  {NAMES['kit']:>10}")
+    for setting in sorted(reached["kit"]):
+        cells = [statistics.mean(reached[side][setting].values()) for side in ("trl", "kit")]
+        marks = [" *" if chosen[side] == setting else "  " for side in ("trl", "kit")]
+        numbers = "  ".join(f"{cell:8.2f}{mark}" for cell, mark in zip(cells, marks, strict=True))
+        print(f"{setting[0]:13g}  {setting[1]:6g}  {numbers}{'  (the quickstart)' if setting == shipped else ''}")
+    rates = {rate for rate, _ in reached["kit"]}
+    for side, (rate, _) in chosen.items():
+        if len(rates) > 1 and rate in (min(rates), max(rates)):
+            print(f"  {NAMES[side]}'s best stands at an end of the sweep: widen --learning-rates to be fair to it")
+    pairs = equal_settings(reached)
+    luck = f" ± {statistics.stdev(pairs) / len(pairs) ** 0.5:.2f} (standard error)" if len(pairs) > 1 else ""
+    print(f"at equal settings, kit - TRL: {statistics.mean(pairs):+.2f}{luck} over {len(pairs)} pairs\n", flush=True)
+
+
+def equal_settings(reached: Reached) -> list[float]:
+    """kit - TRL for each setting and tuning seed: the same start, the same setting, nothing chosen."""
+    return [
+        true - reached["trl"][setting][seed]
+        for setting, by_seed in reached["kit"].items()
+        for seed, true in by_seed.items()
+    ]
 
 
 @dataclass(frozen=True)
@@ -136,7 +193,7 @@ def judge(run: Path, policies: dict[str, Path]) -> dict[str, Result]:
     import torch
 
     from kit.compare.answers import answer_all, choose_prompts
-    from kit.compare.statistics import mean_interval
+    from kit.compare.numbers.statistics import mean_interval
     from kit.demo.world import truth_of_messages
     from kit.notices import quiet_libraries
 
@@ -156,7 +213,7 @@ def judge(run: Path, policies: dict[str, Path]) -> dict[str, Result]:
 
 def report(results: dict[int, dict[str, Result]]) -> int:
     """Print the table, the paired differences and the answer; 1 where the kit's mean over the seeds is below TRL's."""
-    from kit.compare.statistics import mean_difference
+    from kit.compare.numbers.statistics import mean_difference
 
     print(f"{'seed':4}  {'policy':10}  {'true reward':>13}  {'proxy reward':>13}  {'KL, nats':>13}")
     differences = []
@@ -196,7 +253,7 @@ def start_of(run: Path) -> tuple:
 # ---- in a process of its own, where `import trl` is 1.12 --------------------------------------------------------
 
 
-def train_trl(run: Path, setting: tuple[float, float], out: Path) -> None:
+def train_trl(run: Path, setting: Setting, out: Path) -> None:
     """Train with TRL's own PPOTrainer from the run's SFT and reward adapters; write the policy to `out`.
 
     Policy, value and reward stand on three copies of the base. On one shared base, the switch to the reference adapter
@@ -234,7 +291,7 @@ def train_trl(run: Path, setting: tuple[float, float], out: Path) -> None:
     save_adapter(policy, out, base.tokenizer, f"Trained by TRL {TRL_VERSION} for benchmarks/{Path(__file__).name}.\n")
 
 
-def trl_arguments(config, base, setting: tuple[float, float], out: Path):
+def trl_arguments(config, base, setting: Setting, out: Path):
     """The kit's PPO settings under TRL's names.
 
     TRL takes an optimizer step every `gradient_accumulation_steps` micro-batches, and a pass over the rollout has just

@@ -34,3 +34,43 @@ class TestImports:
 
 def there(module, name):
     return hasattr(importlib.import_module(module), name)
+
+
+class TestLearningBenchmark:
+    """How both sides of benchmarks/ppo_learning_vs_trl.py come by their settings."""
+
+    @pytest.fixture
+    def bench(self, monkeypatch):
+        monkeypatch.syspath_prepend(str(FILES[0].parent))
+        return importlib.import_module("ppo_learning_vs_trl")
+
+    def test_a_setting_is_chosen_by_its_mean_and_not_by_its_best_seed(self, bench):
+        by_setting = {(1e-3, 0.9): {3: 2.0, 4: 1.0}, (5e-4, 0.9): {3: 1.7, 4: 1.6}, (5e-4, 0.95): {3: 1.6, 4: 1.6}}
+        assert bench.choose(by_setting) == (5e-4, 0.9)
+
+    def test_both_sides_get_every_setting_on_every_tuning_seed(self, bench, monkeypatch, tmp_path):
+        trained = []
+        monkeypatch.setattr(bench, "run_start", lambda seed: tmp_path / f"seed-{seed}")
+        for side in ("trl", "kit"):
+            monkeypatch.setattr(bench, f"run_{side}", lambda start, s, side=side: trained.append((side, start.name, s)))
+        interval = type("Interval", (), {"mean": 1.0})
+        monkeypatch.setattr(
+            bench,
+            "judge",
+            lambda start, policies: {n: bench.Result([], interval, interval, interval) for n in policies},
+        )
+        settings = [(1e-3, 0.9), (5e-4, 0.95)]
+        reached = bench.sweep([3, 4], settings)
+        wanted = {(side, f"seed-{seed}", s) for side in ("trl", "kit") for seed in (3, 4) for s in settings}
+        assert set(trained) == wanted and len(trained) == len(wanted)
+        assert reached == {side: {s: {3: 1.0, 4: 1.0} for s in settings} for side in ("trl", "kit")}
+
+    def test_equal_settings_are_compared_seed_by_seed(self, bench):
+        reached = {"trl": {(1e-3, 0.9): {3: 1.0, 4: 2.0}}, "kit": {(1e-3, 0.9): {4: 2.5, 3: 0.75}}}
+        assert sorted(bench.equal_settings(reached)) == [-0.25, 0.5]
+
+    def test_a_seed_that_settings_are_chosen_on_cannot_be_reported(self):
+        file = next(file for file in FILES if file.stem == "ppo_learning_vs_trl")
+        command = [sys.executable, str(file), "--seeds", "0", "3", "--tuning-seeds", "3"]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 2 and "must not be one that settings are chosen on" in done.stderr
