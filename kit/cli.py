@@ -1,4 +1,4 @@
-"""The command line: kit run | check | compare. Heavy imports happen inside the commands: --help answers at once.
+"""The command line: kit run | check | plan | compare. Heavy imports happen inside the commands: --help answers at once.
 
 Exit codes: 0 done, 2 the input is wrong, 3 a guard stopped the training, 130 interrupted, 1 our bug (with a traceback).
 """
@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from kit.errors import KitError
+from kit.errors import ConfigError, KitError
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -34,7 +34,7 @@ def run(config: ConfigFile, overrides: Overrides = None) -> None:
 
         finished = run_pipeline(config, overrides or [])
         if finished.comparison is not None:
-            from kit.compare.table import print_comparison
+            from kit.compare.report.table import print_comparison
 
             print_comparison(finished.comparison.metrics)
             typer.echo(f"\nReport: {finished.comparison.report}")
@@ -53,16 +53,66 @@ def check(config: ConfigFile, overrides: Overrides = None) -> None:
 
 
 @app.command()
-def compare(
-    run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="The folder of a finished run.")],
+def plan(
+    config: ConfigFile,
     overrides: Overrides = None,
+    gpu_memory_gib: Annotated[
+        float | None, typer.Option(help="Plan for a card of this size. Default: the GPU here, else 8, 12, 16 and 24.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Every item of every stage, in bytes.")] = False,
 ) -> None:
-    """Compare the arms of a finished run, again if the compare settings changed; trains nothing."""
+    """Predict each stage's GPU memory before anything is downloaded, and say what to change where it does not fit.
+
+    Exit code 2 where the config, as it is, does not fit.
+    """
     with _exit_codes():
-        from kit.compare.table import print_comparison
+        from kit.models.plan.planner import plan as plan_config
+
+        planned = plan_config(config, overrides or [], gpu_memory_gib=gpu_memory_gib)
+        if as_json:
+            import json
+
+            typer.echo(json.dumps(planned.as_dict(), indent=1))
+        else:
+            from kit.models.plan.show import print_plan
+
+            print_plan(planned)
+        if not planned.fits:
+            raise typer.Exit(2)
+
+
+@app.command()
+def compare(
+    run_dirs: Annotated[list[str], typer.Argument(metavar="RUN_DIR [RUN_DIR]... [KEY=VALUE]...")],
+    judge: Annotated[
+        str | None,
+        typer.Option(help="truth, held_out, llm, a file of votes (.jsonl, .csv), or a function as file.py:name."),
+    ] = None,
+) -> None:
+    """Compare the arms of a finished run, again where the judge or another setting changed; trains nothing.
+
+    With several runs: their arms side by side, and those that answered the same prompts against each other.
+    """
+    with _exit_codes():
+        folders = [Path(text) for text in run_dirs if "=" not in text]
+        overrides = [text for text in run_dirs if "=" in text]
+        overrides += [] if judge is None else [f"compare.judge={judge}"]
+        if len(folders) > 1:
+            from kit.compare.side_by_side import compare_runs, print_runs
+
+            if overrides:
+                raise ConfigError(
+                    f"override `{overrides[0]}`: several runs are compared as they are; set it for one run at a time, "
+                    f"e.g. kit compare {folders[0]} {overrides[0]}"
+                )
+            print_runs(compare_runs(folders))
+            return
+        if not folders:
+            raise ConfigError("kit compare: name the folder of a finished run, e.g. kit compare runs/quickstart")
+        from kit.compare.report.table import print_comparison
         from kit.pipeline import compare_run
 
-        comparison = compare_run(run_dir, overrides or [])
+        comparison = compare_run(folders[0], overrides)
         print_comparison(comparison.metrics)
         typer.echo(f"\nReport: {comparison.report}")
 

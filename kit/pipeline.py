@@ -5,7 +5,8 @@
     prompts ─────────────────┤             │          ├──> compare
                              └──> dpo ─────┴──────────┘
 
-A stage runs when its inputs (its settings, the data, the adapters it starts from) are not those it was made of.
+A step is a stage with one training seed; most runs have one. A step runs when its inputs (its settings, the data, the
+adapters it starts from) are not those it was made of.
 """
 
 import json
@@ -19,13 +20,14 @@ from typing import TYPE_CHECKING, Any
 from kit import notices
 from kit.config import Config
 from kit.config_file import dump_config
-from kit.data import Data, load_data
+from kit.data import Data
 from kit.errors import ConfigError, KitError, RunError
 from kit.preflight import Checked, check_model_and_data, load_config
 from kit.runs.files import write_text
 from kit.runs.folder import RunFolder, StageRecord
 from kit.runs.inputs import changed_inputs, is_done, stage_inputs
 from kit.runs.lock import run_lock
+from kit.runs.steps import JUDGE, Step, run_steps
 
 if TYPE_CHECKING:
     from kit.compare.result import Comparison
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run: its folder, its stages by name, and the comparison."""
+    """A finished run: its folder, its stages by name (`ppo-seed-1` for a repetition), and the comparison."""
 
     path: Path
     stages: dict[str, StageRecord]
@@ -53,13 +55,17 @@ def run_pipeline(config: str | Path | Mapping | Config, overrides: Sequence[str]
     overrides (nested mappings or dotted names). Raises KitError for everything the user can put right: nothing is
     written before configuration, data and tokenizer have been checked.
     """
-    config = load_config(config, overrides, **settings)
+    return _run(load_config(config, overrides, **settings))
+
+
+def _run(config: Config, config_stays: bool = False) -> Run:
+    """The run of this configuration, which becomes the folder's config.yaml unless the one there is to stay."""
     folder = RunFolder(config.run_path)
     folder.refuse_strangers()
-    data = load_data(config.data, config.seed)
-    if all(is_done(stage, config, data.fingerprint, folder) for stage in config.stages):
+    data, steps = _plan(config, folder)
+    if all(is_done(step, config, data.fingerprint, folder) for step in steps):
         notices.say(f"{folder.path}: all stages are done; nothing to train")
-        return _finished(config, folder)
+        return _finished(steps, folder)
 
     with _few_threads(config):  # it may have to make the demo's base
         checked = check_model_and_data(config, data)
@@ -69,11 +75,12 @@ def run_pipeline(config: str | Path | Mapping | Config, overrides: Sequence[str]
     with run_lock(folder.path), _few_threads(config):
         folder.create(config.name)
         config = _with_rows_on_disk(config, folder.path / "data")
-        write_text(folder.path / "config.yaml", dump_config(config))
+        if not config_stays:
+            write_text(folder.path / "config.yaml", dump_config(config))
         status = "failed"
         try:
-            for stage in config.stages:
-                _run_stage(stage, config, data, checked, folder)
+            for step in steps:
+                _run_step(step, config, data, checked, folder)
             status = "done"
         except KitError as error:
             status = "stopped" if error.exit_code == 3 else "failed"
@@ -83,7 +90,7 @@ def run_pipeline(config: str | Path | Mapping | Config, overrides: Sequence[str]
             raise
         finally:
             folder.close(status)
-    return _finished(config, folder)
+    return _finished(steps, folder)
 
 
 def compare_run(run_dir: Path, overrides: Sequence[str] = ()) -> "Comparison":
@@ -99,76 +106,101 @@ def compare_run(run_dir: Path, overrides: Sequence[str] = ()) -> "Comparison":
         raise ConfigError(f"override `{strange[0]}`: `kit compare` trains nothing, so it takes only compare.* settings")
     here = {"name": folder.path.name, "output_dir": str(folder.path.parent)}
     config = load_config(folder.path / "config.yaml", overrides, **here)
-    data = load_data(config.data, config.seed)
-    trained = [stage for stage in config.stages if stage != "compare"]
-    undone = [stage for stage in trained if not is_done(stage, config, data.fingerprint, folder)]
+    config = load_config(config, stages=[*config.stages, "compare"])
+    data, steps = _plan(config, folder)
+    undone = [s.name for s in steps if s.stage != "compare" and not is_done(s, config, data.fingerprint, folder)]
     if undone:
-        again = f"kit run {folder.path / 'config.yaml'}"
-        raise RunError(f"{run_dir}: stage {undone[0]} is not done, or its data changed; run it first: {again}")
-    comparison = run_pipeline(config, stages=[*trained, "compare"]).comparison
+        again = f"kit run {folder.path / 'config.yaml'} {' '.join(overrides)}".strip()
+        raise RunError(
+            f"{run_dir}: {', '.join(undone)} would have to be trained for this comparison, and `kit compare` trains "
+            f"nothing. Run it: {again}"
+        )
+    comparison = _run(config, config_stays=True).comparison
     if comparison is None:
         raise RunError(f"{run_dir}: the comparison could not be read back")
     return comparison
 
 
-def _run_stage(stage: str, config: Config, data: Data, checked: Checked, folder: RunFolder) -> None:
-    """Run one stage unless it is done: make it aside, publish it whole, say what it cost and what came out."""
+def _plan(config: Config, folder: RunFolder) -> tuple[Data, list[Step]]:
+    """The data of a run, and its steps."""
+    from kit.compare.who_judges import load_run_data
+
+    data = load_run_data(config, folder)
+    return data, run_steps(config, with_judge=bool(data.judge))
+
+
+def _run_step(step: Step, config: Config, data: Data, checked: Checked, folder: RunFolder) -> None:
+    """Run one step unless it is done: make it aside, publish it whole, say what it cost and what came out."""
     from transformers import set_seed
 
     from kit.models.device import peak_memory_bytes, reset_peak_memory
 
-    if is_done(stage, config, data.fingerprint, folder):
-        folder.note_done(stage)
-        notices.say(f"{stage}: done before, kept")
+    name = step.name
+    if is_done(step, config, data.fingerprint, folder):
+        folder.note_done(name)
+        notices.say(f"{name}: done before, kept")
         return
-    inputs, before = stage_inputs(stage, config, data.fingerprint, folder), folder.stage(stage)
+    inputs, before = stage_inputs(step, config, data.fingerprint, folder), folder.stage(name)
     if inputs is None:
-        raise RunError(f"{folder.path}: a stage that {stage} needs is gone; was the folder changed under way?")
+        raise RunError(f"{folder.path}: a stage that {name} needs is gone; was the folder changed under way?")
     if before is not None:
-        notices.say(f"{stage}: runs again, because it changed: {'; '.join(changed_inputs(before.inputs, inputs)[:4])}")
+        notices.say(f"{name}: runs again, because it changed: {'; '.join(changed_inputs(before.inputs, inputs)[:4])}")
 
-    work, function = _stage(stage, config, checked, folder, inputs)
-    notices.say(f"{stage}: {work}")
-    folder.start_stage(stage)
-    place = folder.workplace(stage)
+    work, function = _work(step, config, checked, folder, inputs)
+    notices.say(f"{name}: {work}")
+    folder.start_stage(name)
+    place = folder.workplace(name)
     reset_peak_memory()
     started = time.monotonic()
-    set_seed(config.seed)
+    set_seed(step.seed)
     with notices.quiet_libraries():
         result = function(place)
     seconds, peak = time.monotonic() - started, peak_memory_bytes()
-    folder.finish_stage(stage, place, inputs, seconds, peak, result.metrics)
-    notices.say(f"{stage}: done in {seconds:.0f} s, peak {peak / 2**30:.2f} GiB; {result.headline}")
+    folder.finish_stage(name, place, inputs, seconds, peak, result.metrics)
+    notices.say(f"{name}: done in {seconds:.0f} s, peak {peak / 2**30:.2f} GiB; {result.headline}")
 
 
-def _stage(
-    stage: str, config: Config, checked: Checked, folder: RunFolder, inputs: dict[str, Any]
+def _work(
+    step: Step, config: Config, checked: Checked, folder: RunFolder, inputs: dict[str, Any]
 ) -> tuple[str, Callable[[Path], Any]]:
-    """A line that says what the stage does, on how much and from where; and the stage as a function of its folder."""
+    """A line that says what the step does, on how much and from where; and the step as a function of its folder."""
     from kit.compare.stage import compare_arms
     from kit.stages.dpo import train_dpo
+    from kit.stages.gate import require_good_reward_model
+    from kit.stages.online import train_grpo, train_rloo
     from kit.stages.ppo import train_ppo
     from kit.stages.reward import train_reward
     from kit.stages.sft import train_sft
 
-    rows, common = checked.encoded, (config, checked.encoded, checked.base)
-    done = {str(name): record for name in config.stages if (record := folder.stage(name)) is not None}
-    at = {name: record.adapter for name, record in done.items()}
+    rows, config = checked.encoded, config.model_copy(update={"seed": step.seed})
+    common = (config, rows, checked.base)
+    need = {name.partition("-seed-")[0]: record for name in step.needs if (record := folder.stage(name)) is not None}
+    at = {stage: record.adapter for stage, record in need.items()}
     pairs, prompts = f"{len(rows.pairs.train):,} pairs", f"{len(rows.prompts.train):,} prompts"
-    demonstrations = f"{len(rows.sft.train):,} demonstrations"
-    if stage == "sft":
-        return f"imitates {demonstrations}, from {config.model.base}", lambda out: train_sft(*common, out)
-    if stage == "reward":
-        return f"learns to score from {pairs}, from SFT", lambda out: train_reward(*common, out, at["sft"])
-    if stage == "ppo":
-        line = f"{config.ppo.episodes:,} episodes over {prompts}, from SFT, scored by the reward model"
-        checkpoints = folder.checkpoints(stage, inputs)
-        return line, lambda out: train_ppo(*common, out, at["sft"], at["reward"], checkpoints)
-    if stage == "dpo":
+    if step.stage == "sft":
+        line = f"imitates {len(rows.sft.train):,} demonstrations, from {config.model.base}"
+        return line, lambda out: train_sft(*common, out)
+    if step.stage == "reward":
+        line = f"learns to score from {pairs}, from SFT"
+        return line, lambda out: train_reward(config, rows.pairs, checked.base, out, at["sft"])
+    if step.stage == JUDGE:
+        line = f"a reward model for the comparison, from SFT, on {len(rows.judge.train):,} pairs that no arm sees"
+        return line, lambda out: train_reward(config, rows.judge, checked.base, out, at["sft"])
+    if step.stage == "dpo":
         return f"learns from {pairs}, from SFT", lambda out: train_dpo(*common, out, at["sft"])
-    arms = ", ".join(name for name in ("sft", "dpo", "ppo") if name in done)
-    line = f"{arms} answer {min(config.compare.prompts, len(rows.prompts.held_out))} held-out prompts"
-    return line, lambda out: compare_arms(*common, out, done)
+    if step.stage == "compare":
+        steps = {name: record for name in step.needs if (record := folder.stage(name)) is not None}
+        line = f"the arms answer up to {config.compare.prompts} held-out prompts each"
+        return line, lambda out: compare_arms(*common, out, steps, folder.path / "compare")
+    if config.ppo.needs_reward_model or step.stage != "ppo":
+        require_good_reward_model(need["reward"].metrics, config.ppo.force)
+    episodes = getattr(config, step.stage).episodes
+    line = f"{episodes:,} episodes over {prompts}, from SFT, scored by the reward model"
+    if step.stage == "ppo":
+        checkpoints = folder.checkpoints(step.name, inputs)
+        return line, lambda out: train_ppo(*common, out, at["sft"], at["reward"], checkpoints)
+    train = train_rloo if step.stage == "rloo" else train_grpo
+    return line, lambda out: train(*common, out, at["sft"], at["reward"])
 
 
 @contextmanager
@@ -199,5 +231,5 @@ def _with_rows_on_disk(config: Config, place: Path) -> Config:
     return config.model_copy(update={"data": config.data.model_copy(update=stored)})
 
 
-def _finished(config: Config, folder: RunFolder) -> Run:
-    return Run(folder.path, {name: record for name in config.stages if (record := folder.stage(name)) is not None})
+def _finished(steps: Sequence[Step], folder: RunFolder) -> Run:
+    return Run(folder.path, {step.name: record for step in steps if (record := folder.stage(step.name)) is not None})

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kit import config_file, notices
-from kit.config import NEEDS, Config
-from kit.data import Data, load_data
+from kit.config import Config
+from kit.data import Data
 from kit.errors import ConfigError, DataError
 from kit.runs.folder import RunFolder
 from kit.runs.inputs import is_done
+from kit.runs.steps import run_steps
 
 if TYPE_CHECKING:
     from kit.models.base import Base
@@ -45,14 +46,14 @@ def check_model_and_data(config: Config, data: Data, weights: bool = True) -> Ch
     _check_trackers(config)
 
     with notices.quiet_libraries():
-        from kit.compare.stage import judge_of
+        from kit.compare.judging import check_judge
         from kit.models.base import find_base
         from kit.models.encoding import encode_data
         from kit.stages.arguments import TRAINING_STAGES, build_arguments
         from kit.stages.reward_funcs import reward_funcs
 
         if "compare" in config.stages:
-            judge_of(config, data.prompts.held_out)
+            check_judge(config, data.prompts.held_out)
         if "ppo" in config.stages:
             reward_funcs(config.ppo)
         base = find_base(config, weights)
@@ -64,21 +65,22 @@ def check_model_and_data(config: Config, data: Data, weights: bool = True) -> Ch
 
 def check_run(source: str | Path | Mapping | Config, overrides: Sequence[str] = (), **settings: Any) -> list[str]:
     """What a run would do, as lines to read. Loads no weights, writes nothing; raises KitError where it would stop."""
+    from kit.compare.who_judges import load_run_data
+
     config = load_config(source, overrides, **settings)
     folder = RunFolder(config.run_path)
     folder.refuse_strangers()
-    data = load_data(config.data, config.seed)
+    data = load_run_data(config, folder)
     checked = check_model_and_data(config, data, weights=False)
     tokens = sorted(len(prompt.ids) for prompt in checked.encoded.prompts.train)
     lines = [*checked.notes, f"base: {config.model.base}, {checked.base.precision}"]
     if tokens:
         lines.append(f"prompts: {tokens[0]} to {tokens[-1]} tokens, median {tokens[len(tokens) // 2]}")
     running: set[str] = set()
-    for stage in config.stages:
-        after = running if stage == "compare" else running & set(NEEDS[stage])
-        if after or not is_done(stage, config, data.fingerprint, folder):
-            running.add(stage)
-        lines.append(f"{stage}: {'would run' if stage in running else 'done, would be kept'}")
+    for step in run_steps(config, with_judge=bool(data.judge)):
+        if running.intersection(step.needs) or not is_done(step, config, data.fingerprint, folder):
+            running.add(step.name)
+        lines.append(f"{step.name}: {'would run' if step.name in running else 'done, would be kept'}")
     return [*lines, f"run folder: {folder.path}", "all good"]
 
 

@@ -150,6 +150,38 @@ class TestAWrongPlace:
         assert contents(place) == before
 
 
+class TestComparing:
+    """What `kit compare` hands on; that it trains nothing is proved in test_pipeline.py."""
+
+    @pytest.fixture
+    def asked(self, monkeypatch):
+        """The folders and overrides that a comparison was asked for."""
+        calls = []
+
+        def compare_run(folder, overrides):
+            calls.append((str(folder), overrides))
+            raise RunError("not here")
+
+        monkeypatch.setattr(pipeline, "compare_run", compare_run)
+        return calls
+
+    def test_a_judge_is_a_setting_like_others(self, asked):
+        CliRunner().invoke(app, ["compare", "runs/a", "compare.prompts=9", "--judge", "judge.py:best"])
+        assert asked == [("runs/a", ["compare.prompts=9", "compare.judge=judge.py:best"])]
+
+    def test_without_one_the_run_s_own_judges(self, asked):
+        CliRunner().invoke(app, ["compare", "runs/a"])
+        assert asked == [("runs/a", [])]
+
+    def test_no_run_is_refused(self, asked):
+        result = CliRunner().invoke(app, ["compare", "compare.prompts=9"])
+        assert (result.exit_code, asked) == (2, []) and "name the folder of a finished run" in result.stderr
+
+    def test_several_runs_take_no_settings(self, asked):
+        result = CliRunner().invoke(app, ["compare", "runs/a", "runs/b", "--judge", "llm"])
+        assert (result.exit_code, asked) == (2, []) and "several runs are compared as they are" in result.stderr
+
+
 class TestCheck:
     def test_prints_the_counts_and_writes_nothing(self, place):
         before = contents(place)

@@ -7,7 +7,18 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kit.config import NAME_PATTERN, STAGES, Config, DPOSettings, PPOSettings, RewardSettings, SFTSettings
+from kit.config import (
+    DEFAULT_STAGES,
+    NAME_PATTERN,
+    STAGES,
+    Config,
+    DPOSettings,
+    GRPOSettings,
+    PPOSettings,
+    RewardSettings,
+    RLOOSettings,
+    SFTSettings,
+)
 from kit.config_file import MAX_BYTES, did_you_mean, dump_config
 from kit.errors import ConfigError
 from kit.pipeline import load_config
@@ -43,8 +54,10 @@ class TestDefaults:
     def test_a_file_of_comments_is_the_default_configuration(self, write):
         assert load_config(write("# nothing yet\n")) == Config()
 
-    def test_they_run_the_demo_through_all_stages(self):
-        assert (Config().model.base, Config().data.preferences, Config().stages) == ("demo", "demo", list(STAGES))
+    def test_they_run_the_demo_through_all_stages_but_the_optional_ones(self):
+        found = Config().model.base, Config().data.preferences, Config().stages
+        assert found == ("demo", "demo", list(DEFAULT_STAGES))
+        assert set(STAGES) - set(DEFAULT_STAGES) == {"rloo", "grpo"}
 
     def test_every_setting_says_what_it_is(self):
         models = [Config, *(type(getattr(Config(), name)) for name in Config.model_fields if name in _sections())]
@@ -328,6 +341,62 @@ class TestMicroBatchSize:
         assert len(problems({"sft": {"batch_size": 0, "micro_batch_size": 3}})) == 1
 
 
+@pytest.mark.parametrize("model", [RLOOSettings, GRPOSettings])
+class TestGroups:
+    @given(batch=st.integers(1, 64), group=st.integers(1, 80))
+    @settings(max_examples=60)
+    def test_fill_a_rollout_or_are_refused(self, model, batch, group):
+        try:
+            model(batch_size=batch, num_generations=group)
+            accepted = True
+        except ValueError:
+            accepted = False
+        assert accepted == (group >= 2 and batch % group == 0)
+
+    def test_of_the_default_size_count(self, model):
+        with pytest.raises(ValueError, match="4 does not divide batch_size 6; a rollout holds whole groups"):
+            model(batch_size=6)
+
+
+class TestCompare:
+    @pytest.mark.parametrize(
+        "judge", ["auto", "truth", "held_out", "reward_model", "my.judges:best", "v.jsonl", "v.csv"]
+    )
+    def test_a_judge_is_a_name_a_function_or_a_file_of_votes(self, judge):
+        assert load_config({"compare": {"judge": judge}}).compare.judge == judge
+
+    @pytest.mark.parametrize("judge", ["trith", "votes.txt", "judge.py", "judge.py:", "judge.py:a b", 3, None])
+    def test_anything_else_is_refused_with_what_is_wanted(self, judge):
+        (line,) = problems({"compare": {"judge": judge}})
+        assert line.startswith("config compare.judge: auto, truth, held_out, reward_model, llm, a file of votes")
+
+    @pytest.mark.parametrize("name", ["judge.py", "votes.jsonl"])
+    def test_the_file_of_a_judge_is_found_from_any_folder(self, tmp_path, monkeypatch, name):
+        (tmp_path / name).touch()
+        monkeypatch.chdir(tmp_path)
+        judge = f"{name}:best" if name.endswith(".py") else name
+        assert load_config({"compare": {"judge": judge}}).compare.judge == str(tmp_path / judge)
+
+    def test_a_language_model_must_be_named(self):
+        (line,) = problems({"compare": {"judge": "llm"}})
+        assert line.startswith("config compare.llm: judge llm needs to know the model")
+        assert load_config({"compare": {"judge": "llm", "llm": {"model": "m"}}}).compare.llm.model == "m"
+
+    def test_the_best_checkpoint_is_that_of_one_training(self):
+        (line,) = problems({"compare": {"checkpoint": "best", "seeds": 2}})
+        assert line.startswith("config compare.checkpoint: best is chosen for one training seed")
+        assert load_config({"compare": {"checkpoint": "best"}}).compare.checkpoint == "best"
+
+    @pytest.mark.parametrize(
+        "key, value",
+        [("prompts", 0), ("validation_prompts", -1), ("judge_fraction", 0), ("judge_fraction", 1), ("best_of", -1),
+         ("seeds", 0), ("seeds", 21), ("checkpoint", "first"), ("batch_size", 0)],
+    )  # fmt: skip
+    def test_a_value_outside_its_range_is_refused(self, key, value):
+        (line,) = problems({"compare": {key: value}})
+        assert line.startswith(f"config compare.{key}: ")
+
+
 class TestStages:
     @pytest.mark.parametrize(
         "stages, missing",
@@ -337,6 +406,8 @@ class TestStages:
             (["compare"], "compare needs stage sft"),
             (["sft", "ppo"], "ppo needs stage reward"),
             (["ppo"], "ppo needs stage sft; ppo needs stage reward"),
+            (["sft", "rloo"], "rloo needs stage reward"),
+            (["sft", "grpo"], "grpo needs stage reward"),
         ],
     )
     def test_need_their_predecessors(self, stages, missing):
@@ -344,6 +415,7 @@ class TestStages:
 
     def test_run_in_their_own_order_once_each(self):
         assert load_config({"stages": ["dpo", "sft", "reward", "sft"]}).stages == ["sft", "reward", "dpo"]
+        assert load_config({"stages": [*reversed(STAGES)]}).stages == list(STAGES)
 
     def test_none_is_refused(self):
         assert problems({"stages": []}) == ["config stages: at least one is wanted, found nothing"]
@@ -399,13 +471,18 @@ class TestTrlArguments:
             ("dpo", "output_dir", "output_dir and name"),
             ("ppo", "max_completion_length", "data.max_response_tokens"),
             ("ppo", "num_iterations", "ppo.num_ppo_epochs"),
+            ("rloo", "beta", "rloo.kl_coef"),
+            ("grpo", "steps_per_generation", "grpo.batch_size"),
+            ("grpo", "top_k", "grpo.temperature alone: the pure softmax, as PPO"),
         ],
     )
     def test_what_the_kit_sets_is_redirected(self, stage, name, setting):
         (line,) = problems({stage: {"trl": {name: 1}}})
         assert line == f"config {stage}.trl.{name}: is set by the kit; use {setting}"
 
-    @pytest.mark.parametrize("stage, name", [("sft", "learning_rate"), ("ppo", "kl_coef"), ("dpo", "beta")])
+    @pytest.mark.parametrize(
+        "stage, name", [("sft", "learning_rate"), ("ppo", "kl_coef"), ("dpo", "beta"), ("rloo", "num_iterations")]
+    )
     def test_a_setting_of_the_kit_does_not_belong_there(self, stage, name):
         (line,) = problems({stage: {"trl": {name: 0.1}}})
         assert line == f"config {stage}.trl.{name}: is a setting of the kit; write {stage}.{name}"
@@ -446,7 +523,7 @@ class TestDump:
         batch=st.integers(1, 64),
         output=WORDS,
         extra=st.dictionaries(WORDS, TRL_VALUES, max_size=3),
-        judge=st.sampled_from(["auto", "truth", "reward_model"]),
+        judge=st.sampled_from(["auto", "truth", "held_out", "reward_model", "my.judges:best"]),
         whiten=st.booleans(),
     )
     @settings(max_examples=60)

@@ -12,7 +12,7 @@ from kit.config_file import dump_config
 from kit.models.device import Precision
 
 CONFIGS = sorted((Path(__file__).resolve().parents[1] / "configs").glob("*.y*ml"))
-TRAINED = ("sft", "reward", "ppo", "dpo")
+TRAINED = ("sft", "reward", "ppo", "rloo", "grpo", "dpo")
 shipped = pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.name)
 
 

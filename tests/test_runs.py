@@ -19,6 +19,7 @@ from kit.runs.files import file_sha256, publish_folder, value_sha256, write_json
 from kit.runs.folder import ADAPTER_FILE, STAGE_FILE, RunFolder, versions
 from kit.runs.inputs import changed_inputs, is_done, stage_inputs
 from kit.runs.lock import run_lock
+from kit.runs.steps import Step, run_steps
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 FINGERPRINT = "f" * 64
@@ -32,12 +33,17 @@ def folder(tmp_path) -> RunFolder:
     return made
 
 
+def step_of(stage: str, config: Config) -> Step:
+    return next(step for step in run_steps(config, with_judge=False) if step.name == stage)
+
+
 def finish(folder: RunFolder, stage: str, config: Config | None = None, weights: bytes = b"", **metrics):
     """Let a stage be done: its adapter is `weights` (by default the stage's name)."""
     place = folder.workplace(stage)
     if stage != "compare":
         (place / ADAPTER_FILE).write_bytes(weights or stage.encode())
-    inputs = stage_inputs(stage, config or Config(), FINGERPRINT, folder)
+    config = config or Config()
+    inputs = stage_inputs(step_of(stage, config), config, FINGERPRINT, folder)
     return folder.finish_stage(stage, place, inputs or {}, seconds=1.234, peak_bytes=7, metrics=metrics)
 
 
@@ -47,7 +53,8 @@ def finish_all(folder: RunFolder, config: Config) -> None:
 
 
 def done(folder: RunFolder, config: Config, fingerprint: str = FINGERPRINT) -> list[str]:
-    return [stage for stage in config.stages if is_done(stage, config, fingerprint, folder)]
+    steps = run_steps(config, with_judge=False)
+    return [step.name for step in steps if is_done(step, config, fingerprint, folder)]
 
 
 def names(folder: Path) -> list[str]:
@@ -347,18 +354,18 @@ class TestStrangers:
 
 class TestStageInputs:
     def test_are_unknown_while_a_stage_before_is_missing(self, folder):
-        assert stage_inputs("dpo", Config(), FINGERPRINT, folder) is None
+        assert stage_inputs(step_of("dpo", Config()), Config(), FINGERPRINT, folder) is None
 
     def test_hold_settings_model_lora_data_seed_and_adapters(self, folder):
         sft = finish(folder, "sft")
-        inputs = stage_inputs("dpo", Config(), FINGERPRINT, folder)
+        inputs = stage_inputs(step_of("dpo", Config()), Config(), FINGERPRINT, folder)
         assert inputs is not None
         assert set(inputs) == {"dpo", "model", "lora", "data", "seed", "adapters"}
         assert inputs["adapters"] == {"sft": sft.adapter_sha256}
 
     def test_are_the_same_after_a_round_through_json(self, folder):
         config = Config(sft={"learning_rate": 1e-5, "trl": {"adam_beta1": 0.9, "weight_decay": 1}})
-        inputs = stage_inputs("sft", config, FINGERPRINT, folder)
+        inputs = stage_inputs(step_of("sft", config), config, FINGERPRINT, folder)
         assert json.loads(json.dumps(inputs)) == inputs
 
     def test_name_and_place_of_the_run_are_none_of_them(self, folder):
@@ -383,6 +390,50 @@ class TestWhatRunsAgain:
 
     def test_rollout_batch_size_has_no_effect(self, finished):
         assert done(finished, Config(ppo={"rollout_batch_size": 2})) == Config().stages
+
+    @pytest.mark.parametrize("stage", ["ppo", "dpo"])
+    def test_snapshots_have_no_effect(self, finished, stage):
+        assert done(finished, Config(**{stage: {"snapshots": 9}})) == Config().stages
+
+    def test_going_on_with_a_weak_reward_model_has_no_effect(self, finished):
+        assert done(finished, Config(ppo={"force": True})) == Config().stages
+
+    @pytest.mark.parametrize("setting", [{"prompts": 9}, {"best_of": 2}, {"checkpoint": "best"}, {"temperature": 0}])
+    def test_a_setting_of_the_comparison_changes_it_alone(self, finished, setting):
+        assert done(finished, Config(compare=setting)) == ["sft", "reward", "ppo", "dpo"]
+
+    def test_a_judge_whose_file_was_edited_judges_again(self, folder, tmp_path):
+        (tmp_path / "judge.py").write_text("def judge(prompt, answer): return 1")
+        config = Config(compare={"judge": f"{tmp_path / 'judge.py'}:judge"})
+        finish_all(folder, config)
+        assert done(folder, config) == config.stages
+        (tmp_path / "judge.py").write_text("def judge(prompt, answer): return 2")
+        assert done(folder, config) == ["sft", "reward", "ppo", "dpo"]
+
+    def test_more_training_seeds_train_no_seed_again(self, finished):
+        config = Config(compare={"seeds": 2})
+        assert done(finished, config) == ["sft", "reward", "ppo", "dpo"]
+        for step in run_steps(config, with_judge=False):
+            if step.name.endswith("-seed-1"):
+                finish(finished, step.name, config)
+        finish(finished, "compare", config)
+        assert done(finished, config) == [step.name for step in run_steps(config, with_judge=False)]
+
+    def test_a_repetition_has_the_settings_of_its_stage_and_a_seed_and_adapters_of_its_own(self, finished):
+        config = Config(compare={"seeds": 2})
+        first, again = (
+            stage_inputs(step_of(name, config), config, FINGERPRINT, finished) for name in ("dpo", "dpo-seed-1")
+        )
+        assert changed_inputs(first, again) == ["seed 0 -> 1"]
+        assert stage_inputs(step_of("ppo-seed-1", config), config, FINGERPRINT, finished) is None
+        finish(finished, "reward-seed-1", config)
+        adapters = stage_inputs(step_of("ppo-seed-1", config), config, FINGERPRINT, finished)["adapters"]
+        assert set(adapters) == {"sft", "reward-seed-1"}
+
+    def test_the_judge_is_trained_as_the_reward_model_is(self, finished):
+        judge = run_steps(Config(), with_judge=True)[-2]
+        inputs = stage_inputs(judge, Config(), FINGERPRINT, finished)
+        assert inputs["reward"] == finished.stage("reward").inputs["reward"] and set(inputs["adapters"]) == {"sft"}
 
     def test_report_to_has_no_effect(self, finished):
         assert done(finished, Config(report_to="wandb")) == Config().stages

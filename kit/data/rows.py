@@ -55,6 +55,7 @@ class Data:
     prompts: Split[Prompt]
     fingerprint: str  # sha256 over all rows and the split; origins (`where`) do not count
     notes: list[str]  # what a person wants to know about the data, one fact a line
+    judge: tuple[Pair, ...] = ()  # pairs for a judge alone: no prompt of them stands in any train or held_out list
 
 
 Row = TypeVar("Row", Pair, Demonstration, Prompt)

@@ -2,8 +2,9 @@
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
-from kit.data.rows import Row, Split, messages_of, prompt_key
+from kit.data.rows import Data, Row, Split, fingerprint_of, messages_of, prompt_key
 
 
 def hold_out(keys: Iterable[str], fraction: float, seed: int, decided: Mapping[str, bool]) -> dict[str, bool]:
@@ -29,3 +30,22 @@ def split_rows(rows: Sequence[Row], fraction: float, seed: int, decided: dict[st
     train = [row for row, key in zip(rows, keys, strict=True) if not decided[key]]
     held_out = [row for row, key in zip(rows, keys, strict=True) if decided[key]]
     return Split(train, held_out)
+
+
+def keep_for_judge(data: Data, fraction: float, seed: int) -> Data:
+    """The data with the pairs of `fraction` of the training prompts kept for a judge: no other list holds them."""
+    keys = {prompt_key(pair.prompt) for pair in data.pairs.train}
+    # A seed of its own: the prompts that the first split put nearest to the held-out ones are not taken first.
+    kept = {key for key, taken in hold_out(keys, fraction, seed + 7919, {}).items() if taken}
+
+    def without(split: Split[Row]) -> Split[Row]:
+        return Split([row for row in split.train if prompt_key(messages_of(row)) not in kept], split.held_out)
+
+    judge = tuple(pair for pair in data.pairs.train if prompt_key(pair.prompt) in kept)
+    pairs, demonstrations, prompts = without(data.pairs), without(data.demonstrations), without(data.prompts)
+    return replace(
+        data,
+        pairs=pairs, demonstrations=demonstrations, prompts=prompts, judge=judge,
+        fingerprint=fingerprint_of(pairs, demonstrations, prompts, Split(list(judge), [])),
+        notes=[*data.notes, f"judge: {len(judge):,} pairs of {len(kept):,} training prompts kept for it alone"],
+    )  # fmt: skip

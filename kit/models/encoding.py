@@ -72,6 +72,7 @@ class Encoded:
     pairs: Split[dict]
     prompts: Split[EncodedPrompt]
     notes: list[str]
+    judge: Split[dict]  # its own training pairs; the held-out pairs are everyone's
 
 
 def encode_data(data: Data, codec: Codec, settings: DataSettings) -> Encoded:
@@ -143,10 +144,12 @@ def encode_data(data: Data, codec: Codec, settings: DataSettings) -> Encoded:
     def bare(row: Prompt, counts: Counter) -> EncodedPrompt | None:
         return prompt(row.messages, counts)
 
+    pairs = encode(data.pairs, "pairs", pair)
     return Encoded(
         sft=encode(data.demonstrations, "demonstrations", demonstration),
-        pairs=encode(data.pairs, "pairs", pair),
+        pairs=pairs,
         prompts=encode(data.prompts, "prompts", bare),
+        judge=Split(encode(Split(list(data.judge), []), "the judge's pairs", pair).train, pairs.held_out),
         notes=notes,
     )
 

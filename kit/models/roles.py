@@ -99,6 +99,15 @@ class Roles:
         if role == "reward":
             self.reward_head = _head(score_head(folder), self.model).requires_grad_(False)
 
+    @contextmanager
+    def borrowed(self, role: str, folder: Path) -> Iterator[None]:
+        """A further frozen adapter for the block, gone after it: many policies take turns on one base."""
+        self.add(role, folder)
+        try:
+            yield
+        finally:
+            self.model.delete_adapter(ADAPTERS.get(role, role))
+
     def add_critic(self, reward_folder: Path) -> None:
         """The trainable critic: adapter and value head start as the reward's (Ouyang et al. 2022, appendix C.4)."""
         add_adapter(self.model, ADAPTERS["critic"], reward_folder)

@@ -3,45 +3,51 @@
 from pathlib import Path
 from typing import Any
 
-from kit.config import NEEDS, Config
+from kit.config import Config
 from kit.runs.files import file_sha256, value_sha256
 from kit.runs.folder import RunFolder
+from kit.runs.steps import JUDGE, Step
 
-# Settings that trade memory for time and leave the result as it is.
-_WITHOUT_EFFECT = {"micro_batch_size", "rollout_batch_size", "scoring_batch_size"}
+# Settings that leave the result as it is: they trade memory for time, keep more beside it, or silence a gate.
+_WITHOUT_EFFECT = {"micro_batch_size", "rollout_batch_size", "scoring_batch_size", "snapshots", "force"}
 
 
-def stage_inputs(stage: str, config: Config, fingerprint: str, folder: RunFolder) -> dict[str, Any] | None:
-    """What decides a stage's result: its settings, the data, and the adapters it starts from.
+def stage_inputs(step: Step, config: Config, fingerprint: str, folder: RunFolder) -> dict[str, Any] | None:
+    """What decides a step's result: its settings, the data, and the adapters it starts from.
 
-    `fingerprint` is the data's. None while a stage it needs is not there yet.
+    `fingerprint` is the data's. None while a step it needs is not there yet.
     """
-    needs = NEEDS[stage] if stage != "compare" else [name for name in config.stages if name != "compare"]
-    adapters = {name: record.adapter_sha256 for name in needs if (record := folder.stage(name)) is not None}
-    if len(adapters) < len(needs):
+    adapters = {name: record.adapter_sha256 for name in step.needs if (record := folder.stage(name)) is not None}
+    if len(adapters) < len(step.needs):
         return None
+    section = "reward" if step.stage == JUDGE else step.stage
     lengths = {name: getattr(config.data, name) for name in ("max_prompt_tokens", "max_response_tokens")}
-    files = {"reward_files": _reward_files(config)} if stage == "ppo" and _reward_files(config) else {}
     return {
-        stage: getattr(config, stage).model_dump(mode="json", exclude=_WITHOUT_EFFECT),
-        **files,
+        section: getattr(config, section).model_dump(mode="json", exclude=_WITHOUT_EFFECT),
+        **_files(step.stage, config),
         "model": config.model.model_dump(mode="json"),
         "lora": config.lora.model_dump(mode="json"),
         "data": {"fingerprint": fingerprint, **lengths},
-        "seed": config.seed,
+        "seed": step.seed,
         "adapters": adapters,
     }
 
 
-def _reward_files(config: Config) -> dict[str, str]:
-    """SHA-256 of each file that holds a reward function: an edited one makes PPO run again."""
-    paths = {Path(place) for spec in config.ppo.reward_funcs if (place := spec.rpartition(":")[0]).endswith(".py")}
-    return {str(path): file_sha256(path) for path in sorted(paths) if path.is_file()}
+def _files(stage: str, config: Config) -> dict[str, dict[str, str]]:
+    """SHA-256 of each file that the stage's settings name (functions, votes, a template): an edited one counts."""
+    named: list[str] = []
+    if stage == "ppo":
+        named = list(config.ppo.reward_funcs)
+    if stage == "compare":
+        named = [config.compare.judge, (config.compare.llm and config.compare.llm.template) or ""]
+    paths = {Path(spec.rpartition(":")[0] if ".py:" in spec else spec) for spec in named}
+    found = {str(path): file_sha256(path) for path in sorted(paths) if path.suffix and path.is_file()}
+    return {"files": found} if found else {}
 
 
-def is_done(stage: str, config: Config, fingerprint: str, folder: RunFolder) -> bool:
-    """Whether the finished stage was made of the very inputs it would have now."""
-    record, inputs = folder.stage(stage), stage_inputs(stage, config, fingerprint, folder)
+def is_done(step: Step, config: Config, fingerprint: str, folder: RunFolder) -> bool:
+    """Whether the finished step was made of the very inputs it would have now."""
+    record, inputs = folder.stage(step.name), stage_inputs(step, config, fingerprint, folder)
     return record is not None and inputs is not None and value_sha256(record.inputs) == value_sha256(inputs)
 
 
