@@ -5,6 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 PYTEST := $(BIN)/python -m pytest
+# A process per core, each test file in one of them; every test computes in one thread (tests/conftest.py).
+SIDE_BY_SIDE := -n auto --dist loadfile
 
 # matplotlib would keep its list of fonts in the home directory.
 export MPLCONFIGDIR := $(CURDIR)/$(VENV)/matplotlib
@@ -26,8 +28,8 @@ quickstart: $(RUN_STAMP)  ## install into .venv, run configs/quickstart.yaml, sa
 	@echo "Next: $(BIN)/kit --help, or notebooks/01_quickstart.ipynb"
 
 test: $(DEV_STAMP) check  ## lint, types, fast tests, then the pipeline, README, configs and notebook at toy size
-	$(PYTEST) -m "not pipeline and not slow and not gpu"
-	$(PYTEST) -m "pipeline and not slow and not gpu"
+	$(PYTEST) $(SIDE_BY_SIDE) -m "not pipeline and not slow and not gpu"
+	$(PYTEST) $(SIDE_BY_SIDE) -m "pipeline and not slow and not gpu"
 
 test-slow: $(DEV_STAMP)  ## the tests that take longer than a coffee
 	$(PYTEST) -m "slow and not gpu"
@@ -48,7 +50,7 @@ bench: $(DEV_STAMP)  ## the benchmarks, each number beside its goal: start-up, a
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/ppo_vs_trl.py
 
-bench-learning: $(DEV_STAMP)  ## true reward of our PPO beside TRL 1.12's on the demo world, three seeds
+bench-learning: $(DEV_STAMP)  ## true reward of our PPO beside TRL 1.12's on the demo world (half an hour)
 	$(BIN)/python benchmarks/ppo_learning_vs_trl.py
 
 parity: $(DEV_STAMP)  ## record TRL 1.12's numbers anew (tests/parity); tests/test_ppo_parity.py compares ours with them
