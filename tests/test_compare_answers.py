@@ -225,7 +225,8 @@ class TestControls:
         assert min(seeds[-3:]) > 3 + 20  # beyond all repetitions
 
     @pytest.mark.parametrize("changed", [{"temperature": 0}, {"best_of": 1}, {"best_of": 0}])
-    def test_are_none_where_all_draws_would_be_one(self, arms, tmp_path, changed):
+    def test_are_none_where_all_draws_would_be_one(self, arms, tmp_path, changed, capsys):
         config = toy_config(compare=SETTINGS | changed)
         found = answer_all(config, toy_base(), PARTS, [(Policy("sft", SFT, 3), TEST)], SFT, REWARD, tmp_path / "no")
         assert [s.arm for s in found] == ["sft"]
+        assert ("no best_of_n and longest_of_n" in capsys.readouterr().out) == ("temperature" in changed)

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from kit import notices
 from kit.compare.result import Answer
 from kit.config import Config
 from kit.demo.world import is_demo_prompt, truth_of_messages
@@ -88,7 +89,10 @@ def answer_all(
         (_key(common, part, parts[part], policy.seed, file_sha256(policy.adapter / ADAPTER_FILE)), policy, part)
         for policy, part in policies
     ]
-    drawn = CONTROLS if reward is not None and n > 1 and config.compare.temperature > 0 else ()
+    drawn = CONTROLS if reward is not None and n > 1 else ()
+    if drawn and config.compare.temperature == 0:
+        notices.say(f"compare: greedy decoding has one answer to a prompt, so there are no {' and '.join(drawn)}")
+        drawn = ()
     controls = {_key(common, TEST, parts[TEST], n, arm): arm for arm in drawn}
     before = _read(kept)
     missing = {key: (policy, part) for key, policy, part in wanted if key not in before}
