@@ -142,6 +142,10 @@ class TestVerdictSentence:
         assert found.startswith("No difference:")
         assert "the interval holds 50 %" in found
 
+    def test_a_judge_that_calls_nearly_all_a_tie_gives_no_verdict_however_narrow_its_interval(self, metrics):
+        found = self.pair(metrics, win_rate=0.5, ci95=[0.5, 0.5], tie_rate=0.97, verdict="no difference")
+        assert found.startswith("No verdict: 97 % of") and "are ties" in found
+
     def test_without_the_pair_each_arm_is_set_against_sft(self):
         found = sentence(measured(arms()[:2]))
         assert found.startswith("DPO won against SFT on 100 %")

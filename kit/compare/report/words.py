@@ -9,6 +9,7 @@ from kit.compare.report.text import count, interval_text, label, number, percent
 
 Metrics = Mapping[str, Any]
 
+MOSTLY_TIES = 0.8  # share of ties above which a judge has not told the arms apart, whatever the interval
 FEW_PROMPTS = 50
 MANY_CUT_OFF = 0.1  # share of answers that did not end by themselves
 LONGER = 1.5  # ratio of mean lengths from which length may be what the judge sees
@@ -68,6 +69,8 @@ def _judged_prompts(metrics: Metrics, arm: str) -> int:
 
 def _pair_sentence(pair: Metrics, prompts: int, judged: str) -> str:
     rate, (low, high) = pair["win_rate"], pair["ci95"]
+    if pair["verdict"] == NO_DIFFERENCE and pair["tie_rate"] > MOSTLY_TIES:
+        return f"No verdict: {percent(pair['tie_rate'])} % of {prompts} held-out prompts are ties, {judged}."
     winner, loser = "PPO", "DPO"
     if pair["verdict"] == "dpo":
         winner, loser, rate, low, high = "DPO", "PPO", 1 - rate, 1 - high, 1 - low
