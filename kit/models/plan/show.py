@@ -36,7 +36,8 @@ def _one_card(planned: CardPlan, console: Console) -> None:
             _size(stage.memory.sizes.rollout, stage.largest_rollout_batch),
         )  # fmt: skip
     console.print(table)
-    console.print("[dim]micro-batch, at once (responses sampled): what is used, and the most that fits[/dim]\n")
+    legend = "micro-batch, responses at once: what is used, and the most that fits (micro-batches: within 4,096 tokens)"
+    console.print(f"[dim]{legend}[/dim]\n")
     largest = planned.peak
     console.print(f"{largest.stage} peaks in its pass '{largest.memory.peak_pass}':")
     for name, size in sorted(largest.memory.items.items(), key=lambda item: -item[1]):
