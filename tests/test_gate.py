@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from kit.errors import TrainingStopped
-from kit.stages.gate import agreement, judge_reward_model, require_good_reward_model
+from kit.stages.gate import judge_reward_model, require_good_reward_model
 
 
 def pair(prompt, margin, longer, length=20):
@@ -171,21 +171,3 @@ class TestCalibration:
         require_good_reward_model(found, force=False)
         assert found["gate"]["expected_calibration_error"] > 0.1
         assert "how sure" not in capsys.readouterr().err
-
-
-class TestAgreement:
-    def test_counts_pairs_that_both_order_alike(self):
-        found = agreement([1, 2, 3, 4], [10, 20, 40, 30], [(0, 1), (1, 2), (2, 3), (0, 3)])
-        assert found["mean"] == 0.75 and found["pairs"] == 4
-
-    def test_a_tie_counts_half_and_the_unknown_not_at_all(self):
-        found = agreement([1, 1, None], [1, 2, 3], [(0, 1), (0, 2)])
-        assert found["mean"] == 0.5 and found["pairs"] == 1
-        assert agreement([None, None], [1, 2], [(0, 1)]) is None
-
-    def test_pairs_of_one_prompt_make_a_wider_interval(self):
-        a = [0.0, 1.0] * 60
-        b = [x if (i // 12) % 2 else -x for i, x in enumerate(a)]
-        every = [(i, i + 1) for i in range(0, 120, 2)]
-        alone, grouped = (agreement(a, b, every, groups)["ci95"] for groups in (None, [i // 6 for i in range(60)]))
-        assert grouped[1] - grouped[0] > alone[1] - alone[0]

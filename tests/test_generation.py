@@ -7,7 +7,7 @@ import torch
 from toy import rows, toy_roles
 
 from kit.models.decoding import pad_rows
-from kit.models.generation import distances, sample, score, sequence_kl_nats
+from kit.models.generation import distances, sample, score
 
 
 @pytest.fixture(scope="module")
@@ -43,12 +43,12 @@ def slow_entropy(roles, role, prompt, response):
 
 class TestSequenceKL:
     def test_it_is_the_sum_over_tokens_and_vocabulary(self, roles):
-        got = sequence_kl_nats(roles, "critic", "policy", PROMPTS, RESPONSES, batch_size=2)
+        got = [d.kl_nats for d in distances(roles, "critic", "policy", PROMPTS, RESPONSES, batch_size=2)]
         wanted = [slow_kl(roles, p, r) for p, r in zip(PROMPTS, RESPONSES, strict=True)]
         assert got == pytest.approx(wanted, rel=1e-3) and min(got) > 0.01
 
     def test_from_itself_it_is_0(self, roles):
-        assert sequence_kl_nats(roles, "policy", "policy", PROMPTS, RESPONSES, batch_size=3) == [0.0] * 3
+        assert [d.kl_nats for d in distances(roles, "policy", "policy", PROMPTS, RESPONSES, batch_size=3)] == [0.0] * 3
 
 
 class TestEntropy:

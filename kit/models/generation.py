@@ -85,13 +85,6 @@ def distances(
     return found
 
 
-def sequence_kl_nats(
-    roles: Roles, role: str, reference: str, prompts: list[list[int]], responses: list[list[int]], batch_size: int
-) -> list[float]:
-    """The KL of `distances` alone."""
-    return [found.kl_nats for found in distances(roles, role, reference, prompts, responses, batch_size)]
-
-
 def _kl_and_entropy(log_p: Tensor, log_q: Tensor | None = None) -> Tensor:
     """[t, 2] in nats: KL(p || q), 0 without a q, and the entropy of p. The log-probabilities are [t, v]."""
     p = log_p.exp()

@@ -11,7 +11,7 @@ import numpy as np
 
 from kit import notices
 from kit.errors import TrainingStopped
-from kit.statistics import FEWEST, Floats, Groups, mean_over_groups, rank_correlation, share
+from kit.statistics import FEWEST, Floats, mean_over_groups, rank_correlation, share
 
 Estimate = dict[str, Any]  # {"mean": …, "ci95": [low, high]}
 
@@ -84,28 +84,6 @@ def require_good_reward_model(metrics: Mapping[str, Any], force: bool) -> None:
         return
     for text in _weaknesses(gate):
         notices.warn(f"reward model: {text}")
-
-
-def agreement(
-    scores_a: Sequence[float | None], scores_b: Sequence[float | None], pairs: Sequence[tuple[int, int]],
-    groups: Groups | None = None, seed: int = 0,
-) -> Estimate | None:  # fmt: skip
-    """The share of pairs of answers that two judges order alike, with its interval and `pairs`; None without a pair.
-
-    `pairs` are indices into the scores; `groups` their prompts. A pair with an unknown score is left out; where a judge
-    scores both alike, the pair counts half.
-    """
-    found: list[float] = []
-    kept: list[int] = []
-    for number, (i, j) in enumerate(pairs):
-        a, b, c, d = scores_a[i], scores_a[j], scores_b[i], scores_b[j]
-        if a is not None and b is not None and c is not None and d is not None:
-            found.append((1 + np.sign(a - b) * np.sign(c - d)) / 2)
-            kept.append(number if groups is None else groups[number])
-    if not found:
-        return None
-    mean, low, high = share(np.array(found), kept, seed)
-    return {"mean": mean, "ci95": [low, high], "pairs": len(found)}
 
 
 def _too_weak(gate: Mapping[str, Any]) -> list[str]:
