@@ -209,8 +209,10 @@ def _few_threads(config: Config) -> Iterator[None]:
     on a busy machine cost far more than they bring."""
     import torch
 
+    from kit.models.gpu import gpu_is_usable
+
     threads = torch.get_num_threads()
-    if config.model.base == "demo" and not torch.cuda.is_available():
+    if config.model.base == "demo" and not gpu_is_usable():
         torch.set_num_threads(1)
     try:
         yield

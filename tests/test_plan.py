@@ -304,6 +304,7 @@ class TestTheCardThatIsHere:
         file.chmod(file.stat().st_mode | stat.S_IEXEC)
         monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+        monkeypatch.setattr("kit.models.plan.card.first_device", lambda: None)
 
     def test_has_the_memory_that_is_free(self, tmp_path, monkeypatch):
         self.pretend(tmp_path, monkeypatch, "echo '11000, NVIDIA GeForce RTX 3060'")

@@ -10,6 +10,7 @@ from kit.config import Config, ModelSettings
 from kit.errors import ModelError
 from kit.models.device import Precision, choose_precision
 from kit.models.encoding import Codec
+from kit.models.gpu import tell_about_gpus
 from kit.models.tokenizer import end_of_turn_ids, generation_stops, hub_or_cache, load_tokenizer, model_error
 
 
@@ -44,6 +45,7 @@ def find_base(config: Config, weights: bool = True) -> Base:
     Raises ModelError for a model that does not exist or does not fit, MachineError for a dtype this machine lacks.
     """
     precision = choose_precision(config.model)
+    tell_about_gpus()
     location = config.model.base
     if location == "demo":
         from kit.demo.base import build_tokenizer, ensure_base

@@ -10,6 +10,7 @@ import torch
 
 from kit.config import ModelSettings
 from kit.errors import MachineError
+from kit.models.gpu import gpu_is_usable
 
 
 @dataclass(frozen=True)
@@ -39,9 +40,9 @@ def choose_precision(settings: ModelSettings) -> Precision:
     """The precision the settings ask for, `auto` resolved by what this machine has.
 
     bfloat16 where the GPU has it, float16 on older GPUs (T4), float32 on a CPU; NF4 on a GPU unless told otherwise.
-    Raises MachineError for float16 on a CPU, where training is not stable.
+    Raises MachineError for float16 on a CPU, where training is not stable, and for a GPU that torch fails to use.
     """
-    cuda = torch.cuda.is_available()
+    cuda = gpu_is_usable()
     device = torch.device("cuda", 0) if cuda else torch.device("cpu")
     if settings.dtype != "auto":
         dtype = getattr(torch, settings.dtype)

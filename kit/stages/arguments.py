@@ -124,9 +124,11 @@ def build_arguments(config: Config, stage: str, precision: Precision, out: Path,
     if stage == "dpo":
         arguments["beta"] = config.dpo.beta
     try:
-        return config_class(stage)(**{**arguments, **settings.trl})
+        built = config_class(stage)(**{**arguments, **settings.trl})
     except (ValueError, TypeError) as error:
         raise ConfigError(f"{stage}.trl: TRL refuses these arguments: {error}") from None
+    built._n_gpu = min(built.n_gpu, 1)  # Trainer would put the model into DataParallel, which TRL refuses
+    return built
 
 
 def micro_batch_size(settings: TrainerSettings, longest: int) -> int:

@@ -1,9 +1,8 @@
 """The cards a plan is for: the one that is here, one that is named, or the common sizes."""
 
-import os
-import shutil
-import subprocess
 from dataclasses import dataclass
+
+from kit.models.nvidia import ask_nvidia_smi, first_device, visible_devices
 
 GIB = 2**30
 COMMON_GIB = (8.0, 12.0, 16.0, 24.0)
@@ -35,16 +34,20 @@ def common_cards() -> list[Card]:
 def find_card() -> Card | None:
     """The GPU that a run would use, with the memory that is free on it now; None where there is none.
 
-    Asks `nvidia-smi`, as torch takes seconds to load. The first GPU of CUDA_VISIBLE_DEVICES counts, as in a run.
+    It is CUDA's device 0. `nvidia-smi` knows what is free on it, but not on a MIG slice, which counts as all free.
     """
-    program, visible = shutil.which("nvidia-smi"), os.environ.get("CUDA_VISIBLE_DEVICES")
-    first = "0" if visible is None else visible.split(",")[0].strip()
-    if program is None or first in ("", "-1"):
+    visible = visible_devices()
+    if visible == []:
         return None
-    query = [program, f"--id={first}", "--query-gpu=memory.free,name", "--format=csv,noheader,nounits"]
-    try:
-        answer = subprocess.run(query, capture_output=True, text=True, timeout=10, check=True).stdout
-        free_mib, _, name = answer.strip().splitlines()[0].partition(",")
-        return Card(name.strip(), int(free_mib) * 2**20)
-    except (OSError, subprocess.SubprocessError, ValueError, IndexError):
-        return None
+    device = first_device()
+    if device is not None:
+        answer = ask_nvidia_smi("memory.free", device.bus_id)
+        free = _bytes(answer[0]) if answer else None
+        return Card(device.name, device.bytes if free is None else min(free, device.bytes))
+    answer = ask_nvidia_smi("memory.free,name", visible[0] if visible else "0")
+    free = _bytes(answer[0]) if answer else None
+    return Card(answer[1], free) if answer and free is not None else None
+
+
+def _bytes(mib: str) -> int | None:
+    return int(mib) * 2**20 if mib.isdigit() else None
