@@ -115,6 +115,19 @@ def keep_weights(model: PeftModel) -> Iterator[None]:
         parameter.data = data
 
 
+@contextmanager
+def keep_dtypes(model: PeftModel) -> Iterator[None]:
+    """All weights are after the block the tensors they were before it; nothing is copied.
+
+    TRL's continuous batching casts the whole model to 16 bits for good, the float32 adapters included; a gradient
+    scaler refuses such an adapter's gradients.
+    """
+    before = [(p, p.data) for p in model.parameters()]
+    yield
+    for parameter, data in before:
+        parameter.data = data
+
+
 def save_training_state(roles: Any, folder: str | Path) -> None:
     """What PPO trains: the policy as an ordinary PEFT folder, the critic and its value head in `critic.safetensors`."""
     roles.model.save_pretrained(folder, selected_adapters=["default"], save_embedding_layers=False)

@@ -6,12 +6,16 @@ from typing import Any
 
 import torch
 
+from kit import notices
 from kit.config import Config, ModelSettings
 from kit.errors import ModelError
 from kit.models.device import Precision, choose_precision
 from kit.models.encoding import Codec
 from kit.models.gpu import tell_about_gpus
 from kit.models.tokenizer import end_of_turn_ids, generation_stops, hub_or_cache, load_tokenizer, model_error
+
+# Activations beyond float16's 65,504 (huggingface/transformers#36822 and #39972; unsloth.ai/blog/gemma3 and gemma-3n).
+_OVERFLOWING = ("gemma2", "gemma3", "gemma4")
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,7 @@ def find_base(config: Config, weights: bool = True) -> Base:
             return Base(config.model, location, precision, Codec(build_tokenizer()))
         location = str(ensure_base(demo_folder(config)))
     tokenizer = load_tokenizer(config.model, location)
+    _warn_of_dtype(config.model, location, precision)
     with hub_or_cache(config.model, location):
         return Base(config.model, location, precision, Codec(tokenizer, generation_stops(config.model, location)))
 
@@ -81,13 +86,39 @@ def load_causal_lm(settings: ModelSettings, base: str, precision: Precision, tok
 
 
 def load_scorer(settings: ModelSettings, base: str, precision: Precision, tokenizer: Any) -> Any:
-    """The base as `AutoModelForSequenceClassification` with one label: a fresh scalar head on the frozen trunk."""
+    """The base as `AutoModelForSequenceClassification` with one label: a fresh scalar head on the frozen trunk.
+
+    The head is float32 on any base, as adapters are: it is trained, AdamW's small steps would be lost in 16 bits, and
+    a gradient scaler refuses float16 gradients.
+    """
     from transformers import AutoModelForSequenceClassification
 
     model = _load(AutoModelForSequenceClassification, settings, base, precision, tokenizer, num_labels=1)
     if isinstance(getattr(model, "score", None), torch.nn.Linear) and model.score.weight.shape[0] == 1:
+        model.score.float()
         return model
     raise ModelError(f"model.base {settings.base}: {type(model).__name__} has no `score` head, which the kit needs")
+
+
+def _warn_of_dtype(settings: ModelSettings, base: str, precision: Precision) -> None:
+    """Warn where the GPU only emulates bfloat16, and of a base whose activations leave float16's range."""
+    if precision.device.type == "cpu" or precision.dtype == torch.float32:
+        return
+    native = torch.cuda.is_bf16_supported(including_emulation=False)
+    if precision.dtype == torch.bfloat16:
+        if not native:
+            notices.warn(f"model.dtype: this GPU only emulates bfloat16, slowly ({precision}); auto would take float16")
+        return
+    from transformers import AutoConfig
+
+    with hub_or_cache(settings, base):
+        config = AutoConfig.from_pretrained(base, revision=settings.revision, trust_remote_code=False)
+    if config.model_type.startswith(_OVERFLOWING):
+        wider = "bfloat16" if native else "float32 (slower, and more memory; a 4-bit base stays 4-bit)"
+        notices.warn(
+            f"model.base {settings.base}: activations of {config.model_type} are known to overflow float16, in which "
+            f"this run computes ({precision}); losses and scores may not be finite. Remedy: model.dtype={wider}"
+        )
 
 
 def nf4_config(precision: Precision) -> Any:

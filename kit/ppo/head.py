@@ -97,6 +97,8 @@ class _LogProbs(torch.autograd.Function):
                 if bend is not None:
                     e *= bend
                     at_label = at_label * bend.gather(1, label).to(dtype)
+                if dtype == torch.float16:  # the sum over a large vocabulary would pass 65,504
+                    e, total = e / total.sqrt(), total.sqrt()
                 rise = at_label.float() - (e.to(dtype) @ weight).float() / total
                 slope[part] = (rise * (head.scale / head.temperature)).to(slope.dtype)
         ctx.save_for_backward(slope)

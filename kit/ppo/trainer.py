@@ -29,7 +29,7 @@ from trl import RLOOTrainer
 
 from kit import notices
 from kit.errors import DataError, TrainingStopped
-from kit.models.adapters import keep_weights, load_training_state, policy_weights, save_training_state
+from kit.models.adapters import keep_dtypes, keep_weights, load_training_state, policy_weights, save_training_state
 from kit.models.decoding import Sampled
 from kit.models.roles import Roles
 from kit.ppo import math as ppo_math
@@ -216,7 +216,8 @@ class PPOTrainer(RLOOTrainer):
             size = self.args.rollout_batch_size or len(prompt_ids)
             parts = [prompt_ids[start : start + size] for start in range(0, len(prompt_ids), size)]
             of_trl = super()._generate_single_turn
-            return [row for part in parts for row in of_trl(part, images, fields)]
+            with keep_dtypes(self.roles.model):
+                return [row for part in parts for row in of_trl(part, images, fields)]
         self._sampled = self.passes.sample(prompt_ids)
         return self._sampled.ids
 
@@ -335,15 +336,19 @@ class PPOTrainer(RLOOTrainer):
     def _gradient_norms(self, limit: float) -> float:
         """Clip to the limit, stop on a norm that is not finite; the norm of both parts together.
 
-        Under fp16 an overflow is part of the gradient scaler's work: it skips the step and lowers its scale.
+        Under fp16 an overflow is part of the gradient scaler's work: it skips the step and halves its scale. At a
+        scale below 1 the scale is no longer what overflows, and a run that skipped on would learn nothing.
         """
         self.accelerator.unscale_gradients()
-        norms = {}
+        scaler, norms = self.accelerator.scaler, {}
         for part, parameters in self._trained_parts().items():
             norms[part] = nn.utils.clip_grad_norm_(parameters, limit)
-            if self.accelerator.scaler is None:
+            if scaler is None or scaler.get_scale() < 1:
                 self._stop_unless_finite(f"gradient of the {part}", norms[part], None)
-            self._note({f"grad_norm/{part}": float(norms[part])})
+            if norms[part].isfinite():
+                self._note({f"grad_norm/{part}": float(norms[part])})
+        if scaler is not None:
+            self._note({"skipped_steps": float(not all(norm.isfinite() for norm in norms.values()))})
         return float(torch.stack(list(norms.values())).norm())
 
     # --- guards, metrics, checkpoints ---------------------------------------------------------------------------
@@ -370,6 +375,7 @@ class PPOTrainer(RLOOTrainer):
         raise TrainingStopped(
             f"PPO stopped before optimizer step {self.state.global_step + 1}: {what} is not finite{where}. "
             "Lower ppo.learning_rate, raise ppo.kl_coef, and check the reward model's scores"
+            + ("; or, as float16 may have overflowed, set model.dtype=float32" if self.args.fp16 else "")
         )
 
     @contextmanager

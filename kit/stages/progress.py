@@ -9,8 +9,10 @@ from typing import Any
 from transformers import TrainerCallback
 
 from kit import notices
+from kit.errors import TrainingStopped
 
 _PLAIN_SECONDS = 10  # without a terminal, one line at most this often
+_LOST_LINES = 10  # log lines in a row; a gradient scaler skips some steps while it looks for its scale
 _SHOWN = {  # the numbers that matter, with the name they are shown by
     "loss": "loss", "mean_token_accuracy": "token accuracy", "accuracy": "accuracy", "rewards/accuracies": "accuracy",
     "rewards/margins": "margin", "objective/scores": "score", "objective/kl": "KL", "lengths/mean": "tokens",
@@ -46,13 +48,14 @@ class StageProgress(TrainerCallback):
             self._bar.update(self._task, completed=state.global_step)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict | None = None, **_: Any) -> None:
-        """Write the log line; show its numbers."""
+        """Write the log line; show its numbers. Raises TrainingStopped where gradients are no numbers for long."""
         if "train_runtime" in (logs or {}):
             return  # transformers' closing summary; the ledger has the seconds
         row = {"step": state.global_step} | {k: _finite(v) for k, v in (logs or {}).items()}
         self.rows.append(row)
         with open(self.file, "a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
+        self._stop_if_lost(_LOST_LINES, args, state)
         numbers = "  ".join(
             f"{label} {row[key]:.3g}" for key, label in _SHOWN.items() if isinstance(row.get(key), float)
         )
@@ -63,8 +66,19 @@ class StageProgress(TrainerCallback):
             notices.say(f"{self.stage} {state.global_step}/{state.max_steps}  {numbers}")
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Close the bar."""
+        """Close the bar. Raises TrainingStopped where no gradient was a number: a short run may end before that."""
         self.close()
+        self._stop_if_lost(len([row for row in self.rows if "grad_norm" in row]), args, state)
+
+    def _stop_if_lost(self, lines: int, args: Any, state: Any) -> None:
+        """Raise TrainingStopped where the norm of the gradient was no finite number in so many log lines, the last."""
+        norms = [row["grad_norm"] for row in self.rows if "grad_norm" in row]
+        if lines and norms[-lines:] == [None] * lines:
+            raise TrainingStopped(
+                f"{self.stage} stopped at step {state.global_step}: the gradient was no finite number in the last "
+                f"{lines} log line(s), so nothing is learnt. Lower {self.stage}.learning_rate"
+                + ("; or, as float16 may have overflowed, set model.dtype=float32" if args.fp16 else "")
+            )
 
     def close(self) -> None:
         """Close the bar, also after an error."""
