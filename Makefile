@@ -17,7 +17,7 @@ RUN_STAMP := $(VENV)/.installed
 DEV_STAMP := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev quickstart test test-slow test-gpu lint types check bench bench-learning parity constraints
+.PHONY: help install install-dev quickstart test test-slow test-gpu lint types check bench bench-learning bench-memory parity constraints
 
 help:  ## what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -52,6 +52,9 @@ bench: $(DEV_STAMP)  ## the benchmarks, each number beside its goal: start-up, a
 
 bench-learning: $(DEV_STAMP)  ## true reward of our PPO beside TRL 1.12's on the demo world (half an hour)
 	$(BIN)/python benchmarks/ppo_learning_vs_trl.py
+
+bench-memory: $(DEV_STAMP)  ## memory of every stage on the GPU here, beside what is predicted (ten minutes)
+	$(BIN)/python benchmarks/gpu_memory.py
 
 parity: $(DEV_STAMP)  ## record TRL 1.12's numbers anew (tests/parity); tests/test_ppo_parity.py compares ours with them
 	$(BIN)/python tests/parity/record.py

@@ -25,7 +25,7 @@ class TestImports:
         wanted = list(taken_from_the_kit(file))
         assert [f"{module}.{name}" for module, name in wanted if not there(module, name)] == []
 
-    @pytest.mark.parametrize("name", ["startup", "ppo_vs_trl", "ppo_learning_vs_trl"])
+    @pytest.mark.parametrize("name", ["startup", "ppo_vs_trl", "ppo_learning_vs_trl", "gpu_memory"])
     def test_each_says_what_it_does(self, name):
         file = next(file for file in FILES if file.stem == name)
         done = subprocess.run([sys.executable, str(file), "--help"], capture_output=True, text=True)
