@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from kit.pipeline import Run, run_pipeline
     from kit.preflight import load_config
 
-__version__ = "0.3.0"
+__version__ = "0.4.0"
 __all__ = [
     "Config", "ConfigError", "DataError", "KitError", "MachineError", "ModelError", "Plan", "Run", "RunError",
     "TrainingStopped", "load_config", "plan", "run_pipeline",

@@ -107,6 +107,9 @@ class LoraSettings(Settings):
     """The LoRA adapter every stage trains; all stages share its shape."""
 
     rank: Int = Field(16, ge=1, le=1024, description="Rank of the update; parameters grow in proportion.")
+    dtype: Literal["float32", "bfloat16"] = Field(
+        "float32", description="Of the adapter that is trained. bfloat16 halves it, and loses updates below 1 in 256."
+    )
     alpha: Float = Field(32, gt=0, description="The update is scaled by alpha / rank.")
     dropout: Float = Field(0.05, ge=0, lt=1, description="Dropout on the adapter's input; SFT only, as in TRL.")
     targets: Texts = Field("all-linear", description="Module names to adapt, or all-linear (never the head).")
@@ -155,7 +158,9 @@ class TrainerSettings(Settings):
     learning_rate: Float = Field(2e-4, gt=0, lt=1, description="Peak learning rate of AdamW.")
     batch_size: Int = Field(32, ge=1, description="Examples one optimizer step sees (the effective batch size).")
     micro_batch_size: MicroBatch = Field(
-        "auto", description="Examples in memory at once; divides batch_size; trades memory for time, nothing else."
+        "auto",
+        description="Examples in memory at once; divides batch_size; trades memory for time, nothing else. auto: the "
+        "most that fits the memory that is free, within 4,096 tokens.",
     )
     trl: dict[str, JsonValue] = Field(default_factory=dict, description="Further arguments of the stage's TRL config.")
 
@@ -238,7 +243,9 @@ class PPOSettings(TrainerSettings):
     whiten_rewards: bool = Field(False, description="Scale the rewards of a rollout to variance 1 (mean kept).")
     whiten_advantages: bool = Field(True, description="Advantages of a rollout to mean 0 and variance 1.")
     rollout_batch_size: MicroBatch = Field(
-        "auto", description="Responses generated at once; another value draws other samples. auto: the whole rollout."
+        "auto",
+        description="Responses generated at once; another value draws other samples. auto: the whole rollout, or what "
+        "fits.",
     )
     scoring_batch_size: MicroBatch = Field(
         "auto", description="Responses scored at once, without gradients; trades memory for time, nothing else."
@@ -297,6 +304,11 @@ class OnlineSettings(TrainerSettings):
     kl_coef: Float = Field(0.05, ge=0, description="Weight of the KL penalty. 0: no reference, no KL in the metrics.")
     temperature: Float = Field(1.0, gt=0, description="Sampling temperature; log-probabilities use the same one.")
     missing_eos_penalty: Float | None = Field(1.0, description="Subtracted from the score of a cut-off response.")
+    rollout_batch_size: MicroBatch = Field(
+        "auto",
+        description="Responses generated at once; another value draws other samples. auto: the whole rollout, or what "
+        "fits.",
+    )
     snapshots: Snapshots = 4
 
     @field_validator("num_generations")
@@ -413,6 +425,11 @@ class Config(Settings):
     name: str = Field("quickstart", pattern=NAME_PATTERN, description="The run folder is output_dir/name.")
     output_dir: str = Field("runs", min_length=1, description="Folder that holds run folders.")
     seed: Int = Field(0, ge=0, lt=2**32, description="Seeds everything; same seed, same run on a CPU.")
+    memory: Literal["lean", "balanced", "fast"] = Field(
+        "balanced",
+        description="What memory is spent on. fast: time; lean: as little as can be (8-bit AdamW, the input embedding "
+        "on the host, always checkpointing); balanced: checkpointing where the card is too small without.",
+    )
     stages: list[Stage] = Field(
         list(DEFAULT_STAGES),
         min_length=1,

@@ -22,7 +22,7 @@ from kit.config import Config
 from kit.config_file import dump_config
 from kit.data import Data
 from kit.errors import ConfigError, KitError, RunError
-from kit.preflight import Checked, check_model_and_data, load_config
+from kit.preflight import Checked, check_memory, check_model_and_data, load_config
 from kit.runs.files import write_text
 from kit.runs.folder import RunFolder, StageRecord
 from kit.runs.inputs import changed_inputs, is_done, stage_inputs
@@ -62,6 +62,8 @@ def _run(config: Config, config_stays: bool = False) -> Run:
     """The run of this configuration, which becomes the folder's config.yaml unless the one there is to stay."""
     folder = RunFolder(config.run_path)
     folder.refuse_strangers()
+    if any(folder.stage(stage) is None for stage in config.stages):
+        check_memory(config)
     data, steps = _plan(config, folder)
     if all(is_done(step, config, data.fingerprint, folder) for step in steps):
         notices.say(f"{folder.path}: all stages are done; nothing to train")
@@ -134,6 +136,7 @@ def _run_step(step: Step, config: Config, data: Data, checked: Checked, folder: 
     from transformers import set_seed
 
     from kit.models.device import peak_memory_bytes, reset_peak_memory
+    from kit.models.out_of_memory import memory_errors
 
     name = step.name
     if is_done(step, config, data.fingerprint, folder):
@@ -153,7 +156,7 @@ def _run_step(step: Step, config: Config, data: Data, checked: Checked, folder: 
     reset_peak_memory()
     started = time.monotonic()
     set_seed(step.seed)
-    with notices.quiet_libraries():
+    with notices.quiet_libraries(), memory_errors(name):
         result = function(place)
     seconds, peak = time.monotonic() - started, peak_memory_bytes()
     folder.finish_stage(name, place, inputs, seconds, peak, result.metrics)
@@ -197,7 +200,9 @@ def _work(
     episodes = getattr(config, step.stage).episodes
     line = f"{episodes:,} episodes over {prompts}, from SFT, scored by the reward model"
     if step.stage == "ppo":
-        checkpoints = folder.checkpoints(step.name, inputs)
+        checkpoints = folder.checkpoints(
+            step.name, inputs | {"memory": config.memory}
+        )  # the optimizer's state follows it
         return line, lambda out: train_ppo(*common, out, at["sft"], at["reward"], checkpoints)
     train = train_rloo if step.stage == "rloo" else train_grpo
     return line, lambda out: train(*common, out, at["sft"], at["reward"])

@@ -4,6 +4,7 @@ What would stop a stage later stops the run here, in seconds, with nothing writt
 once configuration and data have passed.
 """
 
+import contextlib
 import importlib.util
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from kit import config_file, notices
 from kit.config import Config
 from kit.data import Data
-from kit.errors import ConfigError, DataError
+from kit.errors import ConfigError, DataError, ModelError
 from kit.runs.folder import RunFolder
 from kit.runs.inputs import is_done
 from kit.runs.steps import run_steps
@@ -37,6 +38,24 @@ def load_config(source: str | Path | Mapping | Config, overrides: Sequence[str] 
     return config_file.load_config(source, overrides, checks=(_trl_problems,), **settings)
 
 
+def check_memory(config: Config) -> None:
+    """Refuse, before anything is downloaded, a base that this machine cannot hold; see `kit plan`.
+
+    Raises MachineError. A base of which no config.json can be had is left to the check of the model.
+    """
+    import psutil
+
+    from kit.models.plan.card import find_card
+    from kit.models.plan.planner import base_shape, check_fits, check_weights_fit_host
+
+    with contextlib.suppress(ModelError):
+        shape, card = base_shape(config.model), find_card()
+        if card is not None:
+            check_fits(config, shape, card)
+        else:
+            check_weights_fit_host(config, shape, psutil.virtual_memory().total)
+
+
 def check_model_and_data(config: Config, data: Data, weights: bool = True) -> Checked:
     """The base and the encoded data; raises KitError for whatever would stop a stage later.
 
@@ -49,8 +68,10 @@ def check_model_and_data(config: Config, data: Data, weights: bool = True) -> Ch
         from kit.compare.judging import check_judge
         from kit.models.base import find_base
         from kit.models.encoding import encode_data
+        from kit.models.plan.choice import choose
         from kit.stages.arguments import TRAINING_STAGES, build_arguments
         from kit.stages.reward_funcs import reward_funcs
+        from kit.stages.sizes import machine_of
 
         if "compare" in config.stages:
             check_judge(config, data.prompts.held_out)
@@ -58,7 +79,8 @@ def check_model_and_data(config: Config, data: Data, weights: bool = True) -> Ch
             reward_funcs(config.ppo)
         base = find_base(config, weights)
         for stage in [stage for stage in config.stages if stage in TRAINING_STAGES]:
-            build_arguments(config, stage, base.precision, config.run_path, longest=1, rows=1)
+            smallest = choose(config, base.shape, stage, 0, machine_of(base))
+            build_arguments(config, stage, base.precision, config.run_path, smallest, rows=1)
         encoded = encode_data(data, base.codec, config.data)
     return Checked(base, encoded, [*data.notes, *encoded.notes])
 
@@ -70,6 +92,7 @@ def check_run(source: str | Path | Mapping | Config, overrides: Sequence[str] = 
     config = load_config(source, overrides, **settings)
     folder = RunFolder(config.run_path)
     folder.refuse_strangers()
+    check_memory(config)
     data = load_run_data(config, folder)
     checked = check_model_and_data(config, data, weights=False)
     tokens = sorted(len(prompt.ids) for prompt in checked.encoded.prompts.train)

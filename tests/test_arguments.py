@@ -7,35 +7,30 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kit.config import Config, SFTSettings
+from kit.config import Config
 from kit.errors import ConfigError
 from kit.models.device import Precision
+from kit.models.plan.card import GIB
+from kit.models.plan.choice import Choice, choose
+from kit.models.plan.memory import Arithmetic
+from kit.models.plan.planner import base_shape
+from kit.models.plan.stages import Sizes
 from kit.stages import arguments as unit
-from kit.stages.arguments import TRAINING_STAGES, build_arguments, config_class, micro_batch_size, trl_problems
+from kit.stages.arguments import TRAINING_STAGES, build_arguments, config_class, trl_problems
 
 CPU = Precision(torch.device("cpu"), torch.float32, nf4=False)
 STAGES = pytest.mark.parametrize("stage", TRAINING_STAGES)
 ONLINE = pytest.mark.parametrize("stage", ["rloo", "grpo"])
 
 
-def build(tmp_path, stage: str, longest: int = 10, rows: int = 100, precision: Precision = CPU, **sections):
-    return build_arguments(Config(**sections), stage, precision, tmp_path, longest, rows)
+def build(tmp_path, stage: str, longest: int = 10, rows: int = 100, precision: Precision = CPU, gib=24, **sections):
+    config = Config(**sections)
+    machine = Arithmetic(4, False, True, cuda=False, context=False)
+    choice = choose(config, base_shape(config.model), stage, int(gib * GIB), machine, longest)
+    return build_arguments(config, stage, precision, tmp_path, choice, rows)
 
 
 class TestBatchSizes:
-    @given(batch=st.integers(1, 256), longest=st.integers(1, 10_000))
-    def test_auto_is_a_divisor_that_fits_4096_tokens_or_one(self, batch, longest):
-        micro = micro_batch_size(SFTSettings(batch_size=batch), longest)
-        assert batch % micro == 0 and (micro == 1 or micro * longest <= 4096)
-
-    @given(batch=st.integers(1, 256), longest=st.integers(1, 10_000))
-    def test_auto_is_the_largest_of_them(self, batch, longest):
-        micro = micro_batch_size(SFTSettings(batch_size=batch), longest)
-        assert not [m for m in range(micro + 1, batch + 1) if batch % m == 0 and m * longest <= 4096]
-
-    def test_a_set_one_is_taken_as_it_is(self):
-        assert micro_batch_size(SFTSettings(batch_size=8, micro_batch_size=8), longest=10_000) == 8
-
     @STAGES
     @given(micro=st.sampled_from([1, 2, 3, 4, 6, 12, "auto"]), longest=st.integers(1, 5000))
     @settings(max_examples=15)
@@ -45,6 +40,24 @@ class TestBatchSizes:
         place = tmp_path_factory.getbasetemp()
         args = build(place, stage, longest, **{stage: {"batch_size": 12, "micro_batch_size": micro}})
         assert args.per_device_train_batch_size * args.gradient_accumulation_steps == 12
+
+    @STAGES
+    def test_what_the_plan_chose_reaches_trl(self, tmp_path, stage):
+        config = Config(**{stage: {"batch_size": 12, "micro_batch_size": 3}})
+        for checkpointing in (True, False):
+            how = Arithmetic(2, True, checkpointing)
+            args = build_arguments(config, stage, CPU, tmp_path, Choice(Sizes(3, 5, 2), how), 100)
+            assert (args.per_device_train_batch_size, args.gradient_checkpointing) == (3, checkpointing)
+        if stage == "ppo":
+            assert (args.rollout_batch_size, args.scoring_batch_size) == (5, 2)
+
+    @STAGES
+    def test_lean_takes_moments_in_8_bits_unless_the_config_has_its_own_optimizer(self, tmp_path, stage):
+        assert build(tmp_path, stage, memory="lean").optim == "paged_adamw_8bit"
+        assert (
+            build(tmp_path, stage, memory="balanced").optim == config_class(stage).__dataclass_fields__["optim"].default
+        )
+        assert build(tmp_path, stage, memory="lean", **{stage: {"trl": {"optim": "sgd"}}}).optim == "sgd"
 
 
 class TestSettingsReachTrl:
@@ -106,7 +119,10 @@ class TestSettingsReachTrl:
 
     @ONLINE
     def test_every_setting_of_rloo_and_grpo_is_passed_on_or_used(self, tmp_path, stage):
-        used = {"batch_size", "micro_batch_size", "episodes", "trl", "kl_coef", "missing_eos_penalty", "snapshots"}
+        used = {
+            "batch_size", "micro_batch_size", "rollout_batch_size", "episodes", "trl", "kl_coef", "missing_eos_penalty",
+            "snapshots",
+        }  # fmt: skip
         known = {field.name for field in fields(config_class(stage))}
         assert set(type(getattr(Config(), stage)).model_fields) - used <= known
 

@@ -99,7 +99,7 @@ class TestTheMessage:
 
     def test_lists_the_known_keys_where_none_is_near(self, write):
         (line,) = problems(write("lora: {zzz: 1}\n"))
-        assert line == "config.yaml:1 lora.zzz: unknown key; known: alpha, dropout, rank, targets"
+        assert line == "config.yaml:1 lora.zzz: unknown key; known: alpha, dropout, dtype, rank, targets"
 
     def test_names_the_line_of_an_item_in_a_list(self, write):
         (line,) = problems(write("stages:\n  - sft\n  - rewrd\n"))

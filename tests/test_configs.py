@@ -63,11 +63,14 @@ class TestShippedConfigs:
     @shipped
     @pytest.mark.parametrize("stage", TRAINED)
     def test_are_arguments_that_trl_takes(self, file, stage, tmp_path):
+        from kit.models.plan.choice import choose, on_gpu
+        from kit.models.plan.planner import base_shape
         from kit.stages.arguments import build_arguments
 
         config = kit.load_config(file)
         cpu = Precision(torch.device("cpu"), torch.float32, nf4=False)
-        arguments = build_arguments(config, stage, cpu, tmp_path, longest=1024, rows=1000)
+        choice = choose(config, base_shape(config.model), stage, 24 * 2**30, on_gpu(config))
+        arguments = build_arguments(config, stage, cpu, tmp_path, choice, rows=1000)
         settings = getattr(config, stage)
         effective = arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps
         assert (arguments.learning_rate, effective) == (settings.learning_rate, settings.batch_size)

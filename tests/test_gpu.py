@@ -18,8 +18,12 @@ from kit.models.device import Precision, choose_precision
 from kit.models.gpu import tell_about_gpus
 from kit.models.nvidia import FirstDevice, first_device, visible_devices
 from kit.models.plan.card import Card, find_card
+from kit.models.plan.choice import Choice
+from kit.models.plan.memory import Arithmetic
+from kit.models.plan.stages import Sizes
 from kit.stages.arguments import TRAINING_STAGES, build_arguments
 
+HOW = Arithmetic(4, False, True)
 # Word for word what torch 2.13 raises in torch.cuda.init (c10/cuda/CUDAFunctions.cpp, device_count_impl).
 TOO_OLD = (
     "The NVIDIA driver on your system is too old (found version {}). Please update your GPU driver by downloading and "
@@ -204,7 +208,7 @@ class TestSeveralGpus:
         monkeypatch.undo()  # transformers is to find no GPU that it could set, and yet to count two
         monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
         on_gpu = Precision(torch.device("cuda"), torch.float32, nf4=False)
-        arguments = build_arguments(toy_config(), stage, on_gpu, tmp_path, longest=8, rows=8)
+        arguments = build_arguments(toy_config(), stage, on_gpu, tmp_path, Choice(Sizes(1, 1, 1), HOW), rows=8)
         assert arguments.n_gpu == 1
         assert (arguments.train_batch_size, arguments.parallel_mode.value) == (
             arguments.per_device_train_batch_size, "not_parallel",

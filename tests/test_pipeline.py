@@ -426,10 +426,12 @@ class TestMemory:
 
         seen = {}
 
+        def embeddings():
+            return {m.weight.data_ptr() for m in gc.get_objects() if issubclass(type(m), torch.nn.Embedding)}
+
         def counting(train):
             def trained(trainer, stage, *places):
-                embeddings = [m.weight for m in gc.get_objects() if isinstance(m, torch.nn.Embedding)]
-                seen[stage] = len({weight.data_ptr() for weight in embeddings})
+                seen[stage] = len(embeddings() - before)
                 return train(trainer, stage, *places)
 
             return trained
@@ -437,6 +439,7 @@ class TestMemory:
         for module in (kit.stages.sft, kit.stages.reward, kit.stages.ppo, kit.stages.dpo):
             monkeypatch.setattr(module, "train_with_progress", counting(module.train_with_progress))
         gc.collect()
+        before = embeddings()  # of other tests
         kit.run_pipeline(toy(tmp_path, stages=["sft", "reward", "ppo", "dpo"]))
         assert seen == {"sft": 1, "reward": 1, "ppo": 1, "dpo": 1}
 

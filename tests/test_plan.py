@@ -6,6 +6,7 @@ import stat
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,9 +21,10 @@ from kit.config_file import load_config
 from kit.errors import ConfigError, MachineError
 from kit.models.plan.advice import leanest
 from kit.models.plan.card import GIB, find_card, named_card
-from kit.models.plan.memory import Arithmetic, cache_bytes, gpu_arithmetic
+from kit.models.plan.choice import choose, largest_micro_batch, largest_rollout_batch, on_gpu
+from kit.models.plan.memory import Arithmetic, cache_bytes
 from kit.models.plan.planner import base_shape, check_fits, plan
-from kit.models.plan.stages import Sizes, chosen_sizes, largest_micro_batch, largest_rollout_batch, stage_memory
+from kit.models.plan.stages import Sizes, stage_memory
 
 ROOT = Path(__file__).resolve().parents[1]
 CARDS = {"gpu-8gb": 8, "gpu-12gb": 12, "gpu-16gb-t4": 15, "gpu-24gb": 24}  # a T4 offers 15.0 GiB of its 16 GB
@@ -35,7 +37,10 @@ def config(base="Qwen/Qwen2.5-7B", **sections) -> Config:
     return Config(model={"base": base}, stages=sections.pop("stages", ALL), **sections)
 
 
-def peak(made, stage, micro=1, rollout=8, how=None):
+CHECKPOINTED = Arithmetic(2, True, checkpointing=True)
+
+
+def peak(made, stage, micro=1, rollout=8, how=CHECKPOINTED):
     return stage_memory(made, base_shape(made.model), stage, Sizes(micro, rollout, micro), how).peak
 
 
@@ -59,30 +64,31 @@ class TestTheConfigsByCard:
         assert (float(found[1]), said) == (round(planned.peak.peak_bytes / GIB, 1), planned.peak.stage)
 
     @pytest.mark.parametrize("name", CARDS)
-    def test_set_every_size_themselves(self, name):
-        """So that the plan and the run mean the same, whatever `auto` becomes."""
+    def test_leave_every_size_to_the_plan(self, name):
+        """It knows what is free on the card that is there; a desktop takes some of it."""
         made = kit.load_config(ROOT / "configs" / f"{name}.yaml")
-        sizes = [getattr(made, stage).micro_batch_size for stage in made.stages if stage != "compare"]
-        assert "auto" not in [*sizes, made.ppo.rollout_batch_size]
+        sizes = {getattr(made, stage).micro_batch_size for stage in made.stages if stage != "compare"}
+        assert sizes | {made.ppo.rollout_batch_size} == {"auto"}
 
-    def test_hold_the_lean_command_for_24_b(self):
-        text = (ROOT / "configs" / "gpu-24gb.yaml").read_text()
-        overrides = re.findall(r"(?:sft|reward|dpo|ppo|compare|model)\.\w+=\S+", text)
-        (planned,) = plan(ROOT / "configs" / "gpu-24gb.yaml", overrides, gpu_memory_gib=24).cards
-        assert len(overrides) == 7 and planned.spare >= 0.05
+    @pytest.mark.parametrize("name, base", [("gpu-24gb", "24B"), ("gpu-8gb", "7B")])
+    def test_hold_the_lean_command_for_a_larger_base(self, name, base):
+        file = ROOT / "configs" / f"{name}.yaml"
+        overrides = re.findall(r"(?:model|compare)\.\w+=\S+|memory=lean", file.read_text())
+        (planned,) = plan(file, overrides, gpu_memory_gib=CARDS[name]).cards
+        assert len(overrides) == 3 and base in overrides[0] and planned.spare >= 0.05
 
 
 class TestThePredictedPeak:
     @STAGES
     def test_is_the_sum_of_its_items(self, stage):
         made = config()
-        memory = stage_memory(made, base_shape(made.model), stage, Sizes(2, 16, 2))
+        memory = stage_memory(made, base_shape(made.model), stage, Sizes(2, 16, 2), CHECKPOINTED)
         assert memory.peak == sum(memory.items.values()) and min(memory.items.values()) >= 0
 
     @STAGES
     def test_holds_every_pass(self, stage):
         made = config()
-        memory = stage_memory(made, base_shape(made.model), stage, Sizes(2, 16, 2))
+        memory = stage_memory(made, base_shape(made.model), stage, Sizes(2, 16, 2), CHECKPOINTED)
         static = sum(memory.static.values())
         assert all(static + sum(items.values()) <= memory.allocated for items in memory.passes.values())
 
@@ -104,17 +110,16 @@ class TestThePredictedPeak:
     def test_of_one_shared_base_is_ppos_whatever_its_roles(self):
         """Policy, reference, reward and critic add adapters, not weights."""
         made = config()
-        how = gpu_arithmetic(made, "ppo")
         names = ("4-bit linears", "embeddings, head, norms")
         shape = base_shape(made.model)
-        sft, ppo = (stage_memory(made, shape, stage, Sizes(1, 1, 1), how).static for stage in ("sft", "ppo"))
+        sft, ppo = (stage_memory(made, shape, stage, Sizes(1, 1, 1), CHECKPOINTED).static for stage in ("sft", "ppo"))
         assert [sft[name] for name in names] == [ppo[name] for name in names]
-        assert ppo["adapters (4)"] == 4 * sft["adapters (1)"]
+        assert ppo["adapters (4)"] == 3 * sft["adapters (1)"]  # the two frozen ones have 16 bits
 
     def test_of_ppo_has_two_heads_of_which_one_is_trained(self):
         made = config()
         shape = base_shape(made.model)
-        static = stage_memory(made, shape, "ppo", Sizes(1, 1, 1)).static
+        static = stage_memory(made, shape, "ppo", Sizes(1, 1, 1), CHECKPOINTED).static
         assert static["score and value heads"] == 2 * 4 * shape.hidden
         assert static["optimizer"] == 8 * (2 * shape.adapter(made.lora.rank) + shape.hidden)
 
@@ -128,10 +133,29 @@ class TestThePredictedPeak:
         assert peak(config(ppo={"critic": "shared"}), "ppo") < peak(config(), "ppo")
 
     @pytest.mark.parametrize("stage", ["sft", "reward", "ppo", "rloo", "grpo", "dpo"])
-    def test_is_smaller_with_checkpointing_and_8_bit_moments(self, stage):
-        full = config(**{stage: {"trl": {"gradient_checkpointing": False}}})
-        lean = config(**{stage: {"trl": {"optim": "paged_adamw_8bit"}}})
-        assert peak(lean, stage, 4, 1) < peak(config(), stage, 4, 1) < peak(full, stage, 4, 1)
+    def test_is_smaller_with_every_lean_setting(self, stage):
+        full = peak(config(), stage, 4, 1, Arithmetic(2, True, checkpointing=False))
+        for how in (CHECKPOINTED, replace(CHECKPOINTED, optim_8bit=True),
+                    replace(CHECKPOINTED, optim_8bit=True, host_embedding=True),
+                    replace(CHECKPOINTED, optim_8bit=True, host_embedding=True, trained=2)):  # fmt: skip
+            less = peak(config(), stage, 4, 1, how)
+            assert less < full
+            full = less
+
+    def test_keeps_an_embedding_that_is_the_head_too_on_the_device(self):
+        tied, untied = (config(f"Qwen/Qwen2.5-{size}") for size in ("1.5B", "7B"))
+        on_host = replace(CHECKPOINTED, host_embedding=True)
+        assert peak(tied, "sft", how=on_host) == peak(tied, "sft")
+        shape = base_shape(untied.model)
+        saved = peak(untied, "sft") - peak(untied, "sft", how=on_host)
+        assert saved == pytest.approx(1.05 * 2 * shape.vocab * shape.hidden, rel=1e-6)
+
+    def test_of_a_rollout_has_the_prompts_in_pieces(self):
+        """64 prompts of 512 tokens go through the model 64 columns at a time."""
+        made = config()
+        memory = stage_memory(made, base_shape(made.model), "ppo", Sizes(1, 64, 1), CHECKPOINTED)
+        shape = base_shape(made.model)
+        assert memory.passes["prompts"]["prompt pass"] < 2 * 4096 * (4 * shape.intermediate + 4.5 * shape.hidden) * 1.01
 
     def test_of_16_bits_has_four_times_the_linear_layers(self):
         made = config()
@@ -142,7 +166,7 @@ class TestThePredictedPeak:
 
     def test_of_a_7_b_base_is_that_of_the_byte_formula(self):
         """5.55 GB: the formula's table for Qwen2.5-7B."""
-        static = stage_memory(config(), base_shape(config().model), "sft", Sizes(1)).static
+        static = stage_memory(config(), base_shape(config().model), "sft", Sizes(1), CHECKPOINTED).static
         assert sum(v for k, v in static.items() if k[:2] in ("4-", "em")) == pytest.approx(5.55e9, rel=0.005)
 
     def test_of_sft_is_near_published_measurements(self):
@@ -152,17 +176,20 @@ class TestThePredictedPeak:
 
 
 class TestTheLargestSizes:
+    """`auto` fills nine tenths of the card: as close as a prediction hopes to be."""
+
     @pytest.mark.parametrize("stage", ["sft", "reward", "ppo", "rloo", "grpo", "dpo"])
     @given(gib=st.floats(1, 40))
     @settings(max_examples=20)
-    def test_a_micro_batch_divides_the_batch_and_its_double_does_not_fit(self, stage, gib):
+    def test_a_micro_batch_divides_the_batch_and_the_next_does_not_fit(self, stage, gib):
         made = config()
-        shape, free = base_shape(made.model), int(gib * GIB)
-        batch, found = getattr(made, stage).batch_size, largest_micro_batch(made, shape, stage, free)
-        if found:
-            assert batch % found == 0 and found * 1024 <= 4096
-        if not found:
-            assert peak(made, stage, 1, 1) > free
+        shape, free, batch = base_shape(made.model), int(gib * GIB), getattr(made, stage).batch_size
+        found = largest_micro_batch(made, shape, stage, free, CHECKPOINTED)
+        most = 4096 // (2048 if stage in ("reward", "dpo") else 1024)
+        assert found <= most and (found == 0 or batch % found == 0)
+        following = min((n for n in range(found + 1, most + 1) if batch % n == 0), default=None)
+        if following:
+            assert peak(made, stage, following, 1) > 0.9 * free
 
     @pytest.mark.parametrize("stage", ["ppo", "rloo", "compare"])
     @given(gib=st.floats(6, 24))
@@ -170,47 +197,98 @@ class TestTheLargestSizes:
     def test_a_rollout_batch_fits_and_one_more_does_not(self, stage, gib):
         made = config()
         shape, free = base_shape(made.model), int(gib * GIB)
-        found = largest_rollout_batch(made, shape, stage, free)
+        found = largest_rollout_batch(made, shape, stage, free, CHECKPOINTED)
         whole = {"ppo": 64, "rloo": 16, "compare": 256}[stage]
         if 0 < found < whole:
-            assert peak(made, stage, 1, found + 1) > free
+            assert peak(made, stage, 1, found + 1) > 0.9 * free
         if found:
-            assert stage != "compare" or peak(made, stage, 0, found) <= free
+            assert stage != "compare" or peak(made, stage, 0, found) <= 0.9 * free
 
     def test_longer_rows_leave_room_for_fewer(self):
         made = config()
-        sizes = [
-            largest_micro_batch(made, base_shape(made.model), "sft", 24 * GIB, row_tokens=n) for n in (64, 512, 2048)
-        ]
+        shape = base_shape(made.model)
+        sizes = [largest_micro_batch(made, shape, "sft", 24 * GIB, CHECKPOINTED, longest=n) for n in (64, 512, 2048)]
         assert sizes == [32, 8, 2]
 
     def test_are_what_auto_takes(self):
         made, shape = config(), base_shape(config().model)
-        found = chosen_sizes(made, shape, "ppo", 12 * GIB)
-        assert found.micro == largest_micro_batch(made, shape, "ppo", 12 * GIB)
-        assert found.rollout == largest_rollout_batch(made, shape, "ppo", 12 * GIB)
+        found = choose(made, shape, "ppo", 12 * GIB, on_gpu(made))
+        assert found.sizes.micro == largest_micro_batch(made, shape, "ppo", 12 * GIB, found.how)
+        assert found.sizes.rollout == largest_rollout_batch(made, shape, "ppo", 12 * GIB, found.how)
+
+    def test_are_1_where_nothing_fits(self):
+        made = config()
+        found = choose(made, base_shape(made.model), "ppo", 0, on_gpu(made)).sizes
+        assert (found.micro, found.rollout, found.scoring) == (1, 1, 1)
+
+    def test_that_are_set_are_taken_as_they_are(self):
+        made = config(ppo={"micro_batch_size": 8, "rollout_batch_size": 5, "scoring_batch_size": 3})
+        found = choose(made, base_shape(made.model), "ppo", 0, on_gpu(made)).sizes
+        assert (found.micro, found.rollout, found.scoring) == (8, 5, 3)
 
     def test_of_a_config_that_says_auto_fit_a_card_that_can_hold_it(self):
         made = config(stages=["sft", "reward", "ppo", "dpo"])
         assert plan(made, gpu_memory_gib=12).fits
 
 
+class TestWhatMemoryIsSpentOn:
+    """`memory: lean | balanced | fast`"""
+
+    @staticmethod
+    def chosen(memory, gib, stage="sft", base="Qwen/Qwen2.5-7B", **sections):
+        made = config(base, memory=memory, **sections)
+        return choose(made, base_shape(made.model), stage, int(gib * GIB), on_gpu(made))
+
+    def test_balanced_checkpoints_where_its_micro_batch_would_not_fit_without(self):
+        small, large = self.chosen("balanced", 12), self.chosen("balanced", 80)
+        assert small.how.checkpointing and not large.how.checkpointing
+        assert small.sizes == large.sizes
+
+    def test_fast_has_a_smaller_micro_batch_before_it_checkpoints(self):
+        fast, balanced = self.chosen("fast", 20), self.chosen("balanced", 20)
+        assert not fast.how.checkpointing and balanced.how.checkpointing
+        assert fast.sizes.micro < balanced.sizes.micro
+        assert self.chosen("fast", 8).how.checkpointing
+
+    def test_fast_trains_on_more_rows_at_once_where_they_fit(self):
+        assert self.chosen("fast", 200).sizes.micro == 16 and self.chosen("balanced", 200).sizes.micro == 4
+
+    def test_lean_always_checkpoints_with_moments_in_8_bits_and_the_embedding_on_the_host(self):
+        how = self.chosen("lean", 80).how
+        assert (how.checkpointing, how.optim_8bit, how.host_embedding) == (True, True, True)
+        how = self.chosen("balanced", 80).how
+        assert (how.checkpointing, how.optim_8bit, how.host_embedding) == (False, False, False)
+
+    @pytest.mark.parametrize("memory", ["lean", "balanced", "fast"])
+    @pytest.mark.parametrize("asked", [True, False])
+    def test_what_the_config_says_of_checkpointing_is_taken_as_it_is(self, memory, asked):
+        for name in ("gradient_checkpointing", "activation_checkpointing"):
+            assert self.chosen(memory, 12, sft={"trl": {name: asked}}).how.checkpointing is asked
+
+    @STAGES
+    def test_never_makes_a_leaner_set_need_more(self, stage):
+        lean, balanced, fast = (
+            peak(config(), stage, 4, 8, self.chosen(memory, 16, stage).how) for memory in ("lean", "balanced", "fast")
+        )
+        assert lean <= balanced <= fast
+
+
 class TestAConfigThatDoesNotFit:
     def test_gets_changes_after_which_it_does(self):
         source = ROOT / "configs" / "gpu-12gb.yaml"
-        (planned,) = plan(source, gpu_memory_gib=9).cards
+        (planned,) = plan(source, gpu_memory_gib=7.5).cards
         assert not planned.fits and planned.possible and planned.changes
         overrides = [text for change in planned.changes for text in change.settings]
-        assert plan(source, overrides, gpu_memory_gib=9).fits
+        assert plan(source, overrides, gpu_memory_gib=7.5).fits
 
     def test_gets_no_change_that_is_not_needed(self):
         source = ROOT / "configs" / "gpu-12gb.yaml"
-        (planned,) = plan(source, gpu_memory_gib=9).cards
+        (planned,) = plan(source, gpu_memory_gib=7.5).cards
         overrides = [text for change in planned.changes[:-1] for text in change.settings]
-        assert not plan(source, overrides, gpu_memory_gib=9).fits
+        assert not plan(source, overrides, gpu_memory_gib=7.5).fits
 
     def test_gets_first_what_costs_time_alone(self):
-        (planned,) = plan(ROOT / "configs" / "gpu-12gb.yaml", gpu_memory_gib=8.5).cards
+        (planned,) = plan(ROOT / "configs" / "gpu-12gb.yaml", gpu_memory_gib=7.5).cards
         order = ["time alone" in change.costs for change in planned.changes]
         assert order[0] and all(change.saves_bytes > 0 for change in planned.changes)
 

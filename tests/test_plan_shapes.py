@@ -5,8 +5,9 @@ import time
 
 import pytest
 
-from kit.config import ModelSettings
+from kit.config import Config, ModelSettings
 from kit.errors import ModelError
+from kit.models.plan.choice import choose, on_gpu
 from kit.models.plan.planner import base_shape
 from kit.models.plan.shape import FAMILIES, _by_transformers, shape_of
 from kit.models.plan.table import MODELS
@@ -98,6 +99,21 @@ class TestAModelOfNoTable:
         fields = MODELS["HuggingFaceTB/SmolLM2-135M"] | {setting: True}
         ours, built = shape_of(fields, "x"), _by_transformers(fields, "x")
         assert (set(ours.linears), ours.parameters) == (set(built.linears), built.parameters)
+
+    def test_of_gpt_2_has_linear_layers_of_its_own_kind(self, tmp_path):
+        """124,439,808 parameters, as published; 12 layers of 12 x 768 x 768 weights in `Conv1D`."""
+        fields = {
+            "model_type": "gpt2",
+            "vocab_size": 50257,
+            "n_positions": 1024,
+            "n_embd": 768,
+            "n_layer": 12,
+            "n_head": 12,
+        }
+        shape = base_shape(folder(tmp_path, fields))
+        assert (shape.parameters, shape.linear_weights) == (124_439_808, 12 * 12 * 768**2)
+        made = Config(model={"base": str(tmp_path)})
+        assert choose(made, shape, "ppo", 8 * 2**30, on_gpu(made)).sizes.micro == 4
 
     def test_of_another_family_is_counted_by_transformers(self, tmp_path):
         shape = base_shape(folder(tmp_path, NEOX))

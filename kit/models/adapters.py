@@ -28,10 +28,12 @@ def new_policy(base: Any, lora: LoraSettings) -> PeftModel:
         task_type="CAUSAL_LM",
     )  # fmt: skip
     try:
-        return get_peft_model(base, config)
+        model = get_peft_model(base, config)
     except ValueError as error:
         names = sorted({n.rsplit(".", 1)[-1] for n, m in base.named_modules() if isinstance(m, torch.nn.Linear)})
         raise ModelError(f"lora.targets {lora.targets!r}: {error}. Linear modules of this base: {names}") from None
+    _cast(model, "default", getattr(torch, lora.dtype))
+    return model
 
 
 def load_policy(base: Any, folder: Path, trainable: bool = True) -> PeftModel:
@@ -44,11 +46,25 @@ def new_reward(base: Any, sft: Path) -> PeftModel:
     return _attach(base, sft, "SEQ_CLS", trainable=True)
 
 
-def add_adapter(model: PeftModel, name: str, folder: Path) -> None:
-    """Lay one more frozen adapter on the base that `model` already holds. A score head in the file is left out."""
+def add_adapter(model: PeftModel, name: str, folder: Path, trainable: bool = False) -> None:
+    """Lay one more adapter on the base that `model` already holds. A score head in the file is left out."""
     model.add_adapter(name, _config(folder, "CAUSAL_LM"))
     _load_weights(model, name, folder)
-    model.set_requires_grad(name, False)
+    model.set_requires_grad(name, trainable)
+    shrink_frozen(model)
+
+
+def shrink_frozen(model: PeftModel) -> None:
+    """Frozen adapters in the dtype that autocast would make of them anyway: half the bytes, the same numbers."""
+    dtype = autocast_dtype(model)
+    for name, parameter in model.named_parameters():
+        if dtype is not None and "lora_" in name and not parameter.requires_grad:
+            parameter.data = parameter.data.to(dtype)
+
+
+def autocast_dtype(model: Any) -> torch.dtype | None:
+    """The dtype that passes of this model autocast to: the base's own, on a GPU; None where they do not."""
+    return model.dtype if model.device.type == "cuda" and model.dtype != torch.float32 else None
 
 
 def score_head(folder: Path) -> torch.Tensor:
@@ -73,6 +89,7 @@ def _attach(base: Any, folder: Path, task: str, trainable: bool) -> PeftModel:
     _load_weights(model, "default", folder)
     if not trainable:
         model.requires_grad_(False)
+        shrink_frozen(model)
     return model
 
 
@@ -87,8 +104,12 @@ def _config(folder: Path, task: str) -> LoraConfig:
 
 
 def _load_weights(model: PeftModel, name: str, folder: Path) -> None:
-    """Fill adapter `name`; every LoRA weight must come from the file, and all of the file's must find a place."""
+    """Fill adapter `name`; every LoRA weight must come from the file, and all of the file's must find a place.
+
+    It has the file's dtype after that, whatever PEFT made it in: a run in bfloat16 (lora.dtype) stays in it.
+    """
     weights = load_file(folder / ADAPTER_FILE)
+    dtype = next(weight.dtype for key, weight in weights.items() if "lora_" in key)
     if model.peft_config[name].task_type == "SEQ_CLS":
         weights.setdefault(SCORE_KEY, model.get_submodule("base_model.model.score").weight)  # PEFT wants one; the fresh
     else:
@@ -100,6 +121,13 @@ def _load_weights(model: PeftModel, name: str, folder: Path) -> None:
             f"{folder}: does not fit this base: {len(missing)} weights missing, {len(result.unexpected_keys)} unknown "
             f"(first: {(missing + list(result.unexpected_keys))[0]}). It was trained on another base"
         )
+    _cast(model, name, dtype)
+
+
+def _cast(model: PeftModel, name: str, dtype: torch.dtype) -> None:
+    for key, parameter in model.named_parameters():
+        if "lora_" in key and f".{name}." in key:
+            parameter.data = parameter.data.to(dtype)
 
 
 @contextmanager
@@ -107,12 +135,14 @@ def keep_weights(model: PeftModel) -> Iterator[None]:
     """Weights and dtypes of trainable parameters are after the block what they were before it.
 
     TRL's trainers cast the adapters of a quantised base to bfloat16 when they are built, on any device; the rounding
-    would part policy and reference at step 0, and AdamW's small steps would be lost in it.
+    would part policy and reference at step 0, and AdamW's small steps would be lost in it. The frozen copy that they
+    make for the reference is shrunk as other frozen adapters are.
     """
     before = [(p, p.data.clone()) for p in model.parameters() if p.requires_grad]
     yield
     for parameter, data in before:
         parameter.data = data
+    shrink_frozen(model)
 
 
 @contextmanager

@@ -8,10 +8,14 @@ import torch
 
 from kit import notices
 from kit.config import Config, ModelSettings
-from kit.errors import ModelError
+from kit.errors import ConfigError, ModelError
 from kit.models.device import Precision, choose_precision
 from kit.models.encoding import Codec
 from kit.models.gpu import tell_about_gpus
+from kit.models.host_embedding import keep_embedding_on_host
+from kit.models.plan.choice import embedding_on_host
+from kit.models.plan.planner import base_shape
+from kit.models.plan.shape import Shape
 from kit.models.tokenizer import end_of_turn_ids, generation_stops, hub_or_cache, load_tokenizer, model_error
 
 # Activations beyond float16's 65,504 (huggingface/transformers#36822 and #39972; unsloth.ai/blog/gemma3 and gemma-3n).
@@ -26,19 +30,30 @@ class Base:
     location: str
     precision: Precision
     codec: Codec
+    embedding_on_host: bool = False
 
     @property
     def tokenizer(self) -> Any:
         """The tokenizer of every stage."""
         return self.codec.tokenizer
 
+    @property
+    def shape(self) -> Shape:
+        """Its sizes, from its config.json; see `kit.models.plan`."""
+        return base_shape(self.settings.model_copy(update={"base": self.location}))
+
     def causal_lm(self) -> Any:
         """The frozen base with its language-model head, loaded afresh."""
-        return load_causal_lm(self.settings, self.location, self.precision, self.tokenizer)
+        return self._placed(load_causal_lm(self.settings, self.location, self.precision, self.tokenizer))
 
     def scorer(self) -> Any:
         """The frozen base with a fresh score head, loaded afresh."""
-        return load_scorer(self.settings, self.location, self.precision, self.tokenizer)
+        return self._placed(load_scorer(self.settings, self.location, self.precision, self.tokenizer))
+
+    def _placed(self, model: Any) -> Any:
+        if self.embedding_on_host and self.precision.device.type == "cuda":
+            keep_embedding_on_host(model)
+        return model
 
 
 def find_base(config: Config, weights: bool = True) -> Base:
@@ -49,6 +64,10 @@ def find_base(config: Config, weights: bool = True) -> Base:
     Raises ModelError for a model that does not exist or does not fit, MachineError for a dtype this machine lacks.
     """
     precision = choose_precision(config.model)
+    if config.lora.dtype == "bfloat16" and precision.dtype == torch.float16:
+        raise ConfigError(
+            "lora.dtype: bfloat16 needs a base that computes in it, and this GPU computes in float16; use float32"
+        )
     tell_about_gpus()
     location = config.model.base
     if location == "demo":
@@ -60,7 +79,8 @@ def find_base(config: Config, weights: bool = True) -> Base:
     tokenizer = load_tokenizer(config.model, location)
     _warn_of_dtype(config.model, location, precision)
     with hub_or_cache(config.model, location):
-        return Base(config.model, location, precision, Codec(tokenizer, generation_stops(config.model, location)))
+        codec = Codec(tokenizer, generation_stops(config.model, location))
+    return Base(config.model, location, precision, codec, embedding_on_host(config))
 
 
 def demo_folder(config: Config) -> Path:

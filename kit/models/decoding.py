@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, GenerationConfig
 
+from kit.models.plan.memory import prompt_columns
+
 _DROP_SHARE = 0.25  # finished rows leave the batch once they are this much of it; the cache is copied each time
 
 
@@ -52,12 +54,18 @@ def sample_responses(
         with torch.no_grad(), _pure_softmax(model, temperature) as causal:
             causal.generate(
                 input_ids=ids, attention_mask=mask, max_new_tokens=max_tokens, custom_generate=_decode, seen=seen,
-                **settings,
+                prefill_chunk_size=_columns_at_once(*ids.shape), **settings,
             )  # fmt: skip
         for i, row in zip(rows, seen.rows(), strict=True):
             found[i] = row
     ids, logps, values = (list(column) for column in zip(*found, strict=True))
     return Sampled(ids, logps, values if value_head is not None else None)
+
+
+def _columns_at_once(rows: int, longest: int) -> int | None:
+    """Columns of the prompts that go through the model in one pass; None: all of them."""
+    columns = prompt_columns(rows, longest)
+    return columns if columns < longest else None
 
 
 @contextmanager

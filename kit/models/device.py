@@ -6,11 +6,13 @@ import resource
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import torch
 
 from kit.config import ModelSettings
 from kit.errors import MachineError
 from kit.models.gpu import gpu_is_usable
+from kit.models.plan.memory import CONTEXT_BYTES
 
 
 @dataclass(frozen=True)
@@ -20,6 +22,11 @@ class Precision:
     device: torch.device
     dtype: torch.dtype
     nf4: bool
+
+    @property
+    def autocasts(self) -> bool:
+        """Whether passes run under autocast: on a GPU, in 16 bits."""
+        return self.device.type == "cuda" and self.dtype != torch.float32
 
     @property
     def trainer_flags(self) -> dict[str, bool]:
@@ -54,6 +61,18 @@ def choose_precision(settings: ModelSettings) -> Precision:
         raise MachineError("model.dtype: float16 needs a GPU and none was found; use float32 or auto")
     nf4 = cuda if settings.quantization == "auto" else settings.quantization == "nf4"
     return Precision(device, dtype, nf4)
+
+
+def free_memory_bytes(device: torch.device) -> int:
+    """Bytes that this process may use: what is free and what it holds itself, CUDA's context included.
+
+    On a CPU what the system would give without swapping.
+    """
+    if device.type != "cuda":
+        return psutil.virtual_memory().available
+    free, total = torch.cuda.mem_get_info(device)
+    allowed = int(torch.cuda.get_per_process_memory_fraction(device) * total)
+    return min(free + torch.cuda.memory_reserved(device), allowed) + CONTEXT_BYTES
 
 
 def reset_peak_memory() -> None:

@@ -18,7 +18,7 @@ from peft import PeftModel
 from peft.tuners.lora import Linear as LoraLinear
 from torch import Tensor, nn
 
-from kit.models.adapters import add_adapter, load_policy, score_head
+from kit.models.adapters import add_adapter, autocast_dtype, load_policy, score_head
 
 # PEFT's name of each role's adapter; TRL's trainers look for the first two by these very names.
 ADAPTERS = {"policy": "default", "reference": "ref", "reward": "reward", "critic": "critic"}
@@ -93,6 +93,11 @@ class Roles:
                     layer.merged_adapters.clear()
                 self._merged = None
 
+    def autocast(self) -> torch.autocast:
+        """For passes outside of a trainer: the arithmetic that trainers have, 16 bits on a GPU (`Precision`)."""
+        dtype = autocast_dtype(self.model)
+        return torch.autocast(self.model.device.type, dtype=dtype, enabled=dtype is not None)
+
     def add(self, role: str, folder: Path) -> None:
         """Lay a further frozen adapter on the base; a reward adapter brings its head."""
         add_adapter(self.model, ADAPTERS.get(role, role), folder)
@@ -110,8 +115,7 @@ class Roles:
 
     def add_critic(self, reward_folder: Path) -> None:
         """The trainable critic: adapter and value head start as the reward's (Ouyang et al. 2022, appendix C.4)."""
-        add_adapter(self.model, ADAPTERS["critic"], reward_folder)
-        self.model.set_requires_grad(ADAPTERS["critic"], True)
+        add_adapter(self.model, ADAPTERS["critic"], reward_folder, trainable=True)
         self.model.add_module("value_head", _head(score_head(reward_folder), self.model))
 
     def add_shared_critic(self) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 from trl.models.utils import disable_gradient_checkpointing
 
 from kit.models.decoding import Sampled, pad_rows, sample_responses
+from kit.models.out_of_memory import AtOnce
 from kit.models.roles import Roles
 from kit.ppo.config import PPOConfig
 from kit.ppo.head import Head
@@ -24,8 +25,10 @@ class Passes:
     def __init__(self, roles: Roles, args: PPOConfig, accelerator: Any) -> None:
         self.roles, self.args, self.accelerator = roles, args, accelerator
         self.model = roles.model
-        self.micro_batch_size = args.per_device_train_batch_size
-        self.scoring_batch_size = args.scoring_batch_size or args.per_device_train_batch_size
+        micro = args.per_device_train_batch_size
+        self.sampling = AtOnce(args.rollout_batch_size or args.generation_batch_size, "ppo.rollout_batch_size")
+        self.scoring = AtOnce(args.scoring_batch_size or micro, "ppo.scoring_batch_size")
+        self.training = AtOnce(micro, "ppo.micro_batch_size")
         if self.quantized:
             self.model.get_base_model().enable_input_require_grads()  # see training_arithmetic
 
@@ -58,17 +61,18 @@ class Passes:
 
     def sample(self, prompts: list[list[int]]) -> Sampled:
         """A response to each prompt from the policy, `rollout_batch_size` at a time."""
-        size, shared = self.args.rollout_batch_size or len(prompts), self.roles.critic_is_shared
+        values = self.roles.values if self.roles.critic_is_shared else None
         more = {"cache_implementation": self.args.cache_implementation} if self.args.cache_implementation else {}
         with (
             disable_gradient_checkpointing(self.model, self.args.gradient_checkpointing_kwargs),
             self.roles.merged("policy") as model,
             self.accelerator.autocast(),
         ):
-            return sample_responses(
-                model, prompts, self.args.max_completion_length, size, self.args.temperature,
-                self.roles.values if shared else None, **more,
-            )  # fmt: skip
+            return self.sampling.run(
+                lambda rows: sample_responses(
+                    model, prompts, self.args.max_completion_length, rows, self.args.temperature, values, **more
+                )
+            )
 
     def policy_and_critic(self, batch: dict[str, Tensor], sampled: Sampled | None) -> tuple[Tensor, Tensor]:
         """Log-probabilities and values [b, r] before any update.
@@ -94,24 +98,32 @@ class Passes:
         """The reward role's score of each row of ids, in order of length, `scoring_batch_size` at a time."""
         order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
         pad, device = self.model.generation_config.pad_token_id, self.accelerator.device
-        scores = torch.empty(len(rows))
-        with self.roles.merged("reward"), self.accelerator.autocast():
-            for start in range(0, len(rows), self.scoring_batch_size):
-                part = order[start : start + self.scoring_batch_size]
+
+        def scores(size: int) -> list[float]:
+            found = torch.empty(len(rows))
+            for start in range(0, len(rows), size):
+                part = order[start : start + size]
                 ids, mask = pad_rows([rows[i] for i in part], pad)
-                scores[part] = self.roles.scores(ids.to(device), mask.to(device)).cpu()
-        return scores.tolist()
+                found[part] = self.roles.scores(ids.to(device), mask.to(device)).cpu()
+            return found.tolist()
+
+        with self.roles.merged("reward"), self.accelerator.autocast():
+            return self.scoring.run(scores)
 
     def _scored(self, role: str, batch: dict[str, Tensor], function: Callable) -> Tensor:
         """`function(part, states)`, a number per response token of the rollout, as [b, r]; rows in order of length."""
         order = batch["attention_mask"].sum(1).argsort(stable=True)
-        with self.roles.merged(role), self.training_arithmetic() as size:
-            parts = [trimmed({k: v[i] for k, v in batch.items()}) for i in order.split(size)]
-            numbers = torch.cat([function(part, self.states(part)).detach().float() for part in parts])
+
+        def numbers_of(size: int) -> Tensor:
+            parts = (trimmed({k: v[i] for k, v in batch.items()}) for i in order.split(size))
+            return torch.cat([function(part, self.states(part)).detach().float() for part in parts])
+
+        with self.roles.merged(role), self.training_arithmetic() as at_once:
+            numbers = at_once.run(numbers_of)
         return in_place(numbers, batch["mask"][order])[order.argsort()]
 
     @contextmanager
-    def training_arithmetic(self) -> Iterator[int]:
+    def training_arithmetic(self) -> Iterator[AtOnce]:
         """Passes whose numbers are compared with those of training; yields how many rows to take at once.
 
         Without gradients bitsandbytes multiplies 4-bit layers by another kernel than in training (`needs_grad` in its
@@ -119,11 +131,11 @@ class Passes:
         """
         if self.quantized:
             with torch.enable_grad():
-                yield self.micro_batch_size
+                yield self.training
         else:
             checkpointing = self.args.gradient_checkpointing_kwargs
             with torch.no_grad(), disable_gradient_checkpointing(self.model, checkpointing):
-                yield self.scoring_batch_size
+                yield self.scoring
 
 
 def _laid_out(rows: list[list[float]], mask: Tensor) -> Tensor:

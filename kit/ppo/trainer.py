@@ -31,6 +31,7 @@ from kit import notices
 from kit.errors import DataError, TrainingStopped
 from kit.models.adapters import keep_dtypes, keep_weights, load_training_state, policy_weights, save_training_state
 from kit.models.decoding import Sampled
+from kit.models.out_of_memory import HalvesMicroBatch
 from kit.models.roles import Roles
 from kit.ppo import math as ppo_math
 from kit.ppo.carried import Carried
@@ -40,7 +41,7 @@ from kit.ppo.rollout import PromptOrder, Rollout, in_place, lay_out
 from kit.ppo.samples import forget_samples, write_samples
 
 
-class PPOTrainer(RLOOTrainer):
+class PPOTrainer(HalvesMicroBatch, RLOOTrainer):
     """Proximal policy optimisation of the `policy` role against the `reward` role, with a critic as baseline.
 
     Args:
@@ -213,7 +214,7 @@ class PPOTrainer(RLOOTrainer):
     def _generate_single_turn(self, prompt_ids: list[list[int]], images: Any, fields: Any) -> list[list[int]]:
         """Response ids per prompt; what sampling saw on the way is kept. vLLM and continuous batching are TRL's."""
         if self.use_vllm or self.use_transformers_continuous_batching:
-            size = self.args.rollout_batch_size or len(prompt_ids)
+            size = self.passes.sampling.rows
             parts = [prompt_ids[start : start + size] for start in range(0, len(prompt_ids), size)]
             of_trl = super()._generate_single_turn
             with keep_dtypes(self.roles.model):

@@ -26,7 +26,7 @@ def stage_inputs(step: Step, config: Config, fingerprint: str, folder: RunFolder
         section: getattr(config, section).model_dump(mode="json", exclude=_WITHOUT_EFFECT),
         **_files(step.stage, config),
         "model": config.model.model_dump(mode="json"),
-        "lora": config.lora.model_dump(mode="json"),
+        "lora": config.lora.model_dump(mode="json", exclude=None if config.lora.dtype != "float32" else {"dtype"}),
         "data": {"fingerprint": fingerprint, **lengths},
         "seed": step.seed,
         "adapters": adapters,

@@ -5,15 +5,16 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from kit.config import Config, EpochSettings, OnlineSettings, PPOSettings, TrainerSettings
+from kit.config import Config, EpochSettings, OnlineSettings, PPOSettings, Stage, TrainerSettings
 from kit.config_file import Problem, did_you_mean
 from kit.errors import ConfigError
 from kit.models.device import Precision
+from kit.models.plan.choice import Choice, optimizer
+from kit.models.plan.stages import Sizes
 
-TRAINING_STAGES = ("sft", "reward", "ppo", "rloo", "grpo", "dpo")
+TRAINING_STAGES: tuple[Stage, ...] = ("sft", "reward", "ppo", "rloo", "grpo", "dpo")
 _LOGS_PER_STAGE = 50
 _CHECKPOINTS = 20  # of PPO in a run, at most one a rollout
-_AUTO_TOKENS = 4096  # tokens in memory at once when micro_batch_size is auto
 
 # TRL's names for what the kit's settings say already, by stage setting; passing one of them twice would be ambiguous.
 _OWNED = {
@@ -91,24 +92,24 @@ def trl_problems(raw: Mapping) -> list[Problem]:
     return problems
 
 
-def build_arguments(config: Config, stage: str, precision: Precision, out: Path, longest: int, rows: int) -> Any:
-    """The stage's TRL config. `longest` tokens has the longest row, `rows` has the training data.
+def build_arguments(config: Config, stage: Stage, precision: Precision, out: Path, choice: Choice, rows: int) -> Any:
+    """The stage's TRL config. `choice` says what is in memory at once, `rows` has the training data.
 
     Raises ConfigError where TRL refuses a value.
     """
     settings: TrainerSettings = getattr(config, stage)
-    micro = micro_batch_size(settings, longest)
+    micro = choice.sizes.micro
     arguments = {
         "output_dir": str(out), "run_name": f"{config.name}-{stage}", "seed": config.seed,
         "report_to": config.report_to, "per_device_train_batch_size": micro, "per_device_eval_batch_size": micro,
         "gradient_accumulation_steps": settings.batch_size // micro, "learning_rate": settings.learning_rate,
         "save_strategy": "no", "disable_tqdm": True, "logging_nan_inf_filter": False, "logging_first_step": True,
-        "gradient_checkpointing": precision.device.type == "cuda",
+        "gradient_checkpointing": choice.how.checkpointing,
         "dataloader_pin_memory": precision.device.type == "cuda",
         **precision.trainer_flags,
     }  # fmt: skip
     if isinstance(settings, PPOSettings):
-        arguments |= _ppo_arguments(settings, config)
+        arguments |= _ppo_arguments(settings, config, choice.sizes)
     elif isinstance(settings, OnlineSettings):
         arguments |= _online_arguments(settings, config)
     elif isinstance(settings, EpochSettings):
@@ -119,6 +120,8 @@ def build_arguments(config: Config, stage: str, precision: Precision, out: Path,
             "logging_steps": max(1, steps // _LOGS_PER_STAGE),
             "max_length": None,  # lengths are the kit's business: data.max_*_tokens, counted and said
         }
+    if (optim := optimizer(config, stage)) is not None:
+        arguments["optim"] = optim
     if stage == "reward":
         arguments["center_rewards_coefficient"] = config.reward.center_rewards_coefficient
     if stage == "dpo":
@@ -131,15 +134,7 @@ def build_arguments(config: Config, stage: str, precision: Precision, out: Path,
     return built
 
 
-def micro_batch_size(settings: TrainerSettings, longest: int) -> int:
-    """Examples in memory at once: what is set or, for auto, the largest divisor of the batch within 4,096 tokens."""
-    if settings.micro_batch_size != "auto":
-        return settings.micro_batch_size
-    batch = settings.batch_size
-    return max(d for d in range(1, batch + 1) if batch % d == 0 and (d == 1 or d * longest <= _AUTO_TOKENS))
-
-
-def _ppo_arguments(ppo: PPOSettings, config: Config) -> dict[str, Any]:
+def _ppo_arguments(ppo: PPOSettings, config: Config, sizes: Sizes) -> dict[str, Any]:
     rollouts = -(-ppo.episodes // ppo.rollout_size)
     steps_per_rollout = ppo.num_ppo_epochs * ppo.num_mini_batches
     shared = (
@@ -148,11 +143,11 @@ def _ppo_arguments(ppo: PPOSettings, config: Config) -> dict[str, Any]:
         "reward_clip_range", "whiten_rewards", "whiten_advantages", "critic_learning_rate", "critic_warmup_rollouts",
         "max_kl", "guards_off",
     )  # fmt: skip
-    at_once = {name: getattr(ppo, name) for name in ("rollout_batch_size", "scoring_batch_size")}
     return {name: getattr(ppo, name) for name in shared} | {
         "generation_batch_size": ppo.rollout_size,
         "reward_weights": list(ppo.reward_funcs.values()),
-        **{name: None if size == "auto" else size for name, size in at_once.items()},
+        "rollout_batch_size": sizes.rollout,
+        "scoring_batch_size": sizes.scoring,
         "max_completion_length": config.data.max_response_tokens,
         "max_steps": rollouts * steps_per_rollout,
         "save_strategy": "steps",

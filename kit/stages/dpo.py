@@ -13,15 +13,19 @@ from kit.errors import TrainingStopped
 from kit.models.adapters import keep_weights, load_policy, save_adapter
 from kit.models.base import Base
 from kit.models.encoding import Encoded
+from kit.models.out_of_memory import HalvesMicroBatch
 from kit.stages.arguments import build_arguments
 from kit.stages.card import adapter_card
 from kit.stages.progress import train_with_progress, trained_tokens
 from kit.stages.result import StageResult
+from kit.stages.sizes import choose_sizes
 from kit.stages.snapshots import SnapshotCallback
 
 
-class EncodedDPOTrainer(DPOTrainer):
+class EncodedDPOTrainer(HalvesMicroBatch, DPOTrainer):
     """DPOTrainer on rows that are token ids already, the same ids every other stage sees."""
+
+    paired = True
 
     def _prepare_dataset(self, dataset: Any, *_: Any, **__: Any) -> Any:
         return dataset
@@ -43,13 +47,14 @@ class FirstStepCheck(TrainerCallback):
 
 def train_dpo(config: Config, data: Encoded, base: Base, out: Path, sft: Path) -> StageResult:
     """Train a copy of the SFT adapter on the pairs, with the SFT adapter as reference; write it to `out`."""
-    model = load_policy(base.causal_lm(), sft)
     rows = data.pairs
-    longest = 2 * max(len(r["prompt_ids"]) + max(len(r["chosen_ids"]), len(r["rejected_ids"])) for r in rows.train)
+    longest = max(len(r["prompt_ids"]) + max(len(r["chosen_ids"]), len(r["rejected_ids"])) for r in rows.train)
+    choice = choose_sizes(config, "dpo", base, longest)
+    model = load_policy(base.causal_lm(), sft)
     with keep_weights(model):
         trainer = EncodedDPOTrainer(
             model=model,
-            args=build_arguments(config, "dpo", base.precision, out, longest, len(rows.train)),
+            args=build_arguments(config, "dpo", base.precision, out, choice, len(rows.train)),
             train_dataset=Dataset.from_list(rows.train),
             eval_dataset=Dataset.from_list(rows.held_out) if rows.held_out else None,
             processing_class=base.tokenizer,

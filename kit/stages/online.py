@@ -14,18 +14,22 @@ from typing import Any
 from datasets import Dataset
 from transformers import TrainerCallback
 from trl import GRPOTrainer, RLOOTrainer
+from trl.models.utils import disable_gradient_checkpointing
 
-from kit.config import Config, OnlineSettings
+from kit.config import Config, OnlineSettings, Stage
 from kit.errors import TrainingStopped
-from kit.models.adapters import keep_weights, load_policy, save_adapter
+from kit.models.adapters import keep_dtypes, keep_weights, load_policy, save_adapter
 from kit.models.base import Base
+from kit.models.decoding import sample_responses
 from kit.models.encoding import Encoded
 from kit.models.generation import score
+from kit.models.out_of_memory import AtOnce, HalvesMicroBatch
 from kit.models.roles import Roles
 from kit.stages.arguments import build_arguments
 from kit.stages.card import adapter_card
 from kit.stages.progress import train_with_progress
 from kit.stages.result import StageResult
+from kit.stages.sizes import choose_sizes
 from kit.stages.snapshots import SnapshotCallback
 
 _FIRST_KL = 2e-3  # nats a token; in lower precision the passes with and without gradients differ by some 1e-4
@@ -36,7 +40,7 @@ def train_rloo(config: Config, data: Encoded, base: Base, out: Path, sft: Path, 
 
     Raises TrainingStopped where a score or the loss is not finite, or the first KL is not 0.
     """
-    return _train("rloo", RLOOTrainer, config, data, base, out, sft, reward)
+    return _train("rloo", KitRLOOTrainer, config, data, base, out, sft, reward)
 
 
 def train_grpo(config: Config, data: Encoded, base: Base, out: Path, sft: Path, reward: Path) -> StageResult:
@@ -44,7 +48,52 @@ def train_grpo(config: Config, data: Encoded, base: Base, out: Path, sft: Path, 
 
     Raises TrainingStopped where a score or the loss is not finite, or the first KL is not 0.
     """
-    return _train("grpo", GRPOTrainer, config, data, base, out, sft, reward)
+    return _train("grpo", KitGRPOTrainer, config, data, base, out, sft, reward)
+
+
+class SamplesAsPPO:
+    """Responses from the pure softmax as PPO samples them: so many at once, in the arithmetic of training."""
+
+    def sample(self, prompt_ids: list[list[int]]) -> list[list[int]]:
+        """A response to each prompt, in order."""
+        args: Any = self.args  # type: ignore[attr-defined]
+        roles: Roles = self.roles  # type: ignore[attr-defined]
+        checkpointing = disable_gradient_checkpointing(roles.model, args.gradient_checkpointing_kwargs)
+        with checkpointing, roles.merged("policy") as model, roles.autocast():
+            return self.at_once.run(  # type: ignore[attr-defined]
+                lambda rows: sample_responses(model, prompt_ids, args.max_completion_length, rows, args.temperature).ids
+            )
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether vLLM or continuous batching samples, as TRL has it."""
+        return self.use_vllm or self.use_transformers_continuous_batching  # type: ignore[attr-defined]
+
+
+class KitRLOOTrainer(HalvesMicroBatch, SamplesAsPPO, RLOOTrainer):
+    """RLOOTrainer with PPO's sampling, which goes on in smaller parts where the GPU's memory runs out."""
+
+    roles: Roles
+    at_once: AtOnce
+
+    def _generate_single_turn(self, prompt_ids: list[list[int]], *rest: Any) -> Any:
+        if not self.elsewhere:
+            return self.sample(prompt_ids)
+        with keep_dtypes(self.roles.model):
+            return super()._generate_single_turn(prompt_ids, *rest)
+
+
+class KitGRPOTrainer(HalvesMicroBatch, SamplesAsPPO, GRPOTrainer):
+    """GRPOTrainer with PPO's sampling, which goes on in smaller parts where the GPU's memory runs out."""
+
+    roles: Roles
+    at_once: AtOnce
+
+    def _generate_single_turn(self, prompt_ids: list[list[int]], *rest: Any, **more: Any) -> Any:
+        if not self.elsewhere:
+            return self.sample(prompt_ids), None  # of log-probabilities TRL wants those of vLLM alone
+        with keep_dtypes(self.roles.model):
+            return super()._generate_single_turn(prompt_ids, *rest, **more)
 
 
 class GroupRewards:
@@ -59,7 +108,7 @@ class GroupRewards:
         self, prompt_ids: list[list[int]], completion_ids: list[list[int]], log_metric: Any, **_: Any
     ) -> list[float]:
         """The reward role's score of each response, read at its last token, on the very ids that were sampled."""
-        scores = score(self.roles, prompt_ids, completion_ids, self.batch_size)
+        scores = score(self.roles, prompt_ids, completion_ids, self.batch_size, f"{self.stage}.micro_batch_size")
         if not all(map(math.isfinite, scores)):
             raise TrainingStopped(
                 f"{self.stage} stopped: the score of a response is not finite. Check the reward model's scores"
@@ -109,12 +158,13 @@ class OnlineChecks(TrainerCallback):
 
 
 def _train(
-    stage: str, trainer_class: type, config: Config, data: Encoded, base: Base, out: Path, sft: Path, reward: Path
+    stage: Stage, trainer_class: type, config: Config, data: Encoded, base: Base, out: Path, sft: Path, reward: Path
 ) -> StageResult:
     settings: OnlineSettings = getattr(config, stage)
     prompts = data.prompts.train
     longest = max(len(prompt.ids) for prompt in prompts) + config.data.max_response_tokens
-    args = build_arguments(config, stage, base.precision, out, longest, len(prompts))
+    choice = choose_sizes(config, stage, base, longest)
+    args = build_arguments(config, stage, base.precision, out, choice, len(prompts))
     # TRL leaves out prompts that fill no rollout; with fewer than one rollout takes it would have none at all.
     copies = -(-settings.batch_size // settings.num_generations // len(prompts))
     rows = [{"prompt": prompt.messages, "prompt_ids": prompt.ids} for prompt in prompts] * copies
@@ -131,6 +181,7 @@ def _train(
             processing_class=base.tokenizer,
             callbacks=[OnlineChecks(stage), SnapshotCallback(out, settings.snapshots)],
         )
+    trainer.roles, trainer.at_once = roles, AtOnce(choice.sizes.rollout, f"{stage}.rollout_batch_size")
     log = train_with_progress(trainer, stage, out).rows
     rollouts = [row for row in log if "objective/scores" in row]
     first, last = rollouts[0], rollouts[-1]

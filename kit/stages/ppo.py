@@ -22,6 +22,7 @@ from kit.stages.card import adapter_card
 from kit.stages.progress import train_with_progress
 from kit.stages.result import StageResult
 from kit.stages.reward_funcs import reward_funcs
+from kit.stages.sizes import choose_sizes
 from kit.stages.snapshots import SnapshotCallback
 
 _LOGS = ("metrics.jsonl", "completions.jsonl")
@@ -51,12 +52,13 @@ def train_ppo(
     prompts = data.prompts.train
     copies = -(-config.ppo.rollout_size // len(prompts))
     longest = max(len(prompt.ids) for prompt in prompts) + config.data.max_response_tokens
+    choice = choose_sizes(config, "ppo", base, longest)
     snapshots = SnapshotCallback(
         checkpoints, config.ppo.snapshots, config.ppo.num_ppo_epochs * config.ppo.num_mini_batches
     )
     trainer = PPOTrainer(
         roles=policy_roles(base.causal_lm(), sft, reward, critic=config.ppo.critic),
-        args=build_arguments(config, "ppo", base.precision, checkpoints, longest, len(prompts)),
+        args=build_arguments(config, "ppo", base.precision, checkpoints, choice, len(prompts)),
         train_dataset=Dataset.from_list([{"prompt": prompt.messages} for prompt in prompts] * copies),
         processing_class=base.tokenizer,
         reward_funcs=reward_funcs(config.ppo),

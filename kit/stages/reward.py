@@ -15,23 +15,32 @@ from kit.errors import TrainingStopped
 from kit.models.adapters import keep_weights, new_reward, save_adapter
 from kit.models.base import Base
 from kit.models.decoding import pad_rows
+from kit.models.out_of_memory import HalvesMicroBatch
 from kit.runs.files import write_text
 from kit.stages.arguments import build_arguments
 from kit.stages.card import adapter_card
 from kit.stages.gate import judge_reward_model
 from kit.stages.progress import train_with_progress, trained_tokens
 from kit.stages.result import StageResult
+from kit.stages.sizes import choose_sizes
+
+
+class KitRewardTrainer(HalvesMicroBatch, RewardTrainer):
+    """RewardTrainer that goes on in smaller parts where the GPU's memory runs out."""
+
+    paired = True
 
 
 def train_reward(config: Config, pairs: Split[dict], base: Base, out: Path, sft: Path) -> StageResult:
     """Train the score of a copy of the SFT adapter on the pairs (Bradley-Terry); write it, head included, to `out`."""
-    model = new_reward(base.scorer(), sft)
     train, held_out = (_sequences(part) for part in (pairs.train, pairs.held_out))
-    longest = 2 * max(max(len(row["chosen_ids"]), len(row["rejected_ids"])) for row in train)
+    longest = max(max(len(row["chosen_ids"]), len(row["rejected_ids"])) for row in train)
+    choice = choose_sizes(config, "reward", base, longest)
+    model = new_reward(base.scorer(), sft)
     with keep_weights(model):
-        trainer = RewardTrainer(
+        trainer = KitRewardTrainer(
             model=model,
-            args=build_arguments(config, "reward", base.precision, out, longest, len(train)),
+            args=build_arguments(config, "reward", base.precision, out, choice, len(train)),
             train_dataset=Dataset.from_list(train),
             processing_class=base.tokenizer,
         )

@@ -11,21 +11,27 @@ from kit.config import Config
 from kit.models.adapters import keep_weights, new_policy, save_adapter
 from kit.models.base import Base
 from kit.models.encoding import Encoded
+from kit.models.out_of_memory import HalvesMicroBatch
 from kit.stages.arguments import build_arguments
 from kit.stages.card import adapter_card
 from kit.stages.progress import train_with_progress, trained_tokens
 from kit.stages.result import StageResult
+from kit.stages.sizes import choose_sizes
+
+
+class KitSFTTrainer(HalvesMicroBatch, SFTTrainer):
+    """SFTTrainer that goes on in smaller parts where the GPU's memory runs out."""
 
 
 def train_sft(config: Config, data: Encoded, base: Base, out: Path) -> StageResult:
     """Fine-tune a fresh adapter on the demonstrations, loss on the response only; write it to `out`."""
-    model = new_policy(base.causal_lm(), config.lora)
     rows = data.sft
-    longest = max(len(row["input_ids"]) for row in rows.train)
+    choice = choose_sizes(config, "sft", base, longest=max(len(row["input_ids"]) for row in rows.train))
+    model = new_policy(base.causal_lm(), config.lora)
     with keep_weights(model):
-        trainer = SFTTrainer(
+        trainer = KitSFTTrainer(
             model=model,
-            args=build_arguments(config, "sft", base.precision, out, longest, len(rows.train)),
+            args=build_arguments(config, "sft", base.precision, out, choice, len(rows.train)),
             train_dataset=Dataset.from_list(rows.train),
             eval_dataset=Dataset.from_list(rows.held_out) if rows.held_out else None,
             processing_class=base.tokenizer,

@@ -9,9 +9,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from kit.config import Config, Stage
-from kit.models.plan.memory import gpu_arithmetic
+from kit.models.plan.choice import (
+    LEAN_OPTIMIZER,
+    checkpointing_asked,
+    choose,
+    largest_micro_batch,
+    largest_rollout_batch,
+    on_gpu,
+    optimizer,
+    planned,
+)
 from kit.models.plan.shape import Shape
-from kit.models.plan.stages import StageMemory, chosen_sizes, largest_micro_batch, largest_rollout_batch, stage_memory
+from kit.models.plan.stages import StageMemory
 
 _SHORTEST = 128  # tokens of prompt and response below which nothing is proposed
 _SMALLEST_RANK = 8
@@ -28,9 +37,7 @@ class Change:
 
 def memories(config: Config, shape: Shape, free_bytes: int) -> list[StageMemory]:
     """The memory of every stage of the config on a card with so many bytes free."""
-    return [
-        stage_memory(config, shape, stage, chosen_sizes(config, shape, stage, free_bytes)) for stage in config.stages
-    ]
+    return [planned(config, shape, stage, free_bytes, on_gpu(config)) for stage in config.stages]
 
 
 def advise(config: Config, shape: Shape, free_bytes: int) -> tuple[list[Change], bool]:
@@ -64,12 +71,13 @@ Lever = Callable[[Config, Shape, int, list[StageMemory]], Settings]
 
 def _sampling(config: Config, shape: Shape, free_bytes: int, over: list[StageMemory]) -> Settings:
     """Fewer responses at once."""
-    names = {"ppo": "ppo.rollout_batch_size", "compare": "compare.batch_size"}
     for found in over:
-        if found.stage in names and found.peak_pass != "training":
-            size = max(1, largest_rollout_batch(config, shape, found.stage, free_bytes))
+        if found.sizes.rollout and found.peak_pass != "training":
+            how = choose(config, shape, found.stage, free_bytes, on_gpu(config)).how
+            size = max(1, largest_rollout_batch(config, shape, found.stage, free_bytes, how))
             if size < found.sizes.rollout:
-                yield names[found.stage], size
+                name = "batch_size" if found.stage == "compare" else "rollout_batch_size"
+                yield f"{found.stage}.{name}", size
 
 
 def _scoring(config: Config, shape: Shape, free_bytes: int, over: list[StageMemory]) -> Settings:
@@ -82,7 +90,8 @@ def _micro(config: Config, shape: Shape, free_bytes: int, over: list[StageMemory
     """A smaller micro-batch."""
     for found in over:
         if found.stage != "compare":
-            size = max(1, largest_micro_batch(config, shape, found.stage, free_bytes))
+            how = choose(config, shape, found.stage, free_bytes, on_gpu(config)).how
+            size = max(1, largest_micro_batch(config, shape, found.stage, free_bytes, how))
             if size < found.sizes.micro:
                 yield f"{found.stage}.micro_batch_size", size
 
@@ -90,7 +99,7 @@ def _micro(config: Config, shape: Shape, free_bytes: int, over: list[StageMemory
 def _checkpointing(config: Config, shape: Shape, free_bytes: int, over: list[StageMemory]) -> Settings:
     """Checkpointing where the config has switched it off."""
     for found in over:
-        if found.stage != "compare" and not gpu_arithmetic(config, found.stage).checkpointing:
+        if checkpointing_asked(config, found.stage) is False:
             yield f"{found.stage}.trl.gradient_checkpointing", True
 
 
@@ -100,27 +109,23 @@ def _quantization(config: Config, shape: Shape, free_bytes: int, over: list[Stag
         yield "model.quantization", "nf4"
 
 
+def _lean(config: Config, shape: Shape, free_bytes: int, over: list[StageMemory]) -> Settings:
+    """8-bit moments of AdamW, the input embedding on the host, checkpointing."""
+    if config.memory != "lean":
+        yield "memory", "lean"
+
+
 def _optimizer(config: Config, shape: Shape, free_bytes: int, over: list[StageMemory]) -> Settings:
-    """8-bit moments of AdamW."""
+    """8-bit moments of AdamW where the config asks for another optimizer."""
     for found in over:
-        if found.stage != "compare" and "8bit" not in str(getattr(config, found.stage).trl.get("optim", "")):
-            yield f"{found.stage}.trl.optim", "paged_adamw_8bit"
+        if found.stage != "compare" and "8bit" not in (optimizer(config, found.stage) or ""):
+            yield f"{found.stage}.trl.optim", LEAN_OPTIMIZER
 
 
 def _critic(config: Config, shape: Shape, free_bytes: int, over: list[StageMemory]) -> Settings:
     """A critic that is a head on the policy."""
     if config.ppo.critic != "shared" and any(found.stage == "ppo" for found in over):
         yield "ppo.critic", "shared"
-
-
-def _groups(config: Config, shape: Shape, free_bytes: int, over: list[StageMemory]) -> Settings:
-    """Smaller rollouts of RLOO and GRPO, which TRL samples whole."""
-    for stage in ("rloo", "grpo"):
-        settings = getattr(config, stage)
-        if any(found.stage == stage for found in over) and settings.batch_size > settings.num_generations:
-            yield f"{stage}.batch_size", settings.num_generations
-            if settings.micro_batch_size != "auto":
-                yield f"{stage}.micro_batch_size", 1
 
 
 def _rank(config: Config, shape: Shape, free_bytes: int, over: list[StageMemory]) -> Settings:
@@ -141,10 +146,10 @@ _LEVERS: tuple[tuple[Lever, str], ...] = (
     (_scoring, "time alone"),
     (_micro, "time alone"),
     (_checkpointing, "about a third more time in training"),
+    (_lean, "some time, and rounding of AdamW's moments"),
     (_optimizer, "rounding of AdamW's moments"),
     (_quantization, "rounding of the base to 4 bits"),
     (_critic, "PPO's critic has no adapter of its own"),
-    (_groups, "smaller rollouts, so more noise in each step"),
     (_rank, "smaller adapters"),
     (_sampling, "time alone (other samples are drawn)"),
     (_shorter, "longer prompts and responses are cut"),
@@ -155,6 +160,9 @@ _LEVERS: tuple[tuple[Lever, str], ...] = (
 def _with(config: Config, settings: list[tuple[str, Any]]) -> Config:
     """The config with some settings replaced; `stage.trl.name` is one argument more."""
     for key, value in settings:
+        if "." not in key:
+            config = config.model_copy(update={key: value})
+            continue
         section, name, *argument = key.split(".")
         inner = getattr(config, section)
         value = {**inner.trl, argument[0]: value} if argument else value

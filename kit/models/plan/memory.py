@@ -8,22 +8,24 @@ with stands in tests/test_plan_measured.py. None was measured on a GPU.
 import math
 from dataclasses import dataclass
 
-from kit.config import Config
 from kit.models.plan.shape import Shape
 
 CONTEXT_BYTES = 800_000_000  # CUDA's context, kernels and cuBLAS workspaces: an estimate, see docs/memory.md
 SLACK = 1.05  # what the allocator holds in blocks that do not fit
 _TILE_COLUMNS, _TILE_TOKENS = 32_768, 4096  # of TRL's fused head
 _KIT_TILE_BYTES = 16 * 2**20  # of kit.ppo.head, which runs where Triton does not
+TOKENS_AT_ONCE = 4096  # more are hardly faster: the GPU is busy with these
 _NF4_BLOCK, _ABSMAX_BLOCK = 64, 256
 _NF4_CODES = 16 * 4 + 256 * 4 + 4  # bytes of a layer's two code tables and its offset
 
 
 @dataclass(frozen=True)
 class Arithmetic:
-    """How a stage computes: element size of base and activations, 4 bits or not, checkpointing, autocast, the device.
+    """How a stage computes: element size of base and activations, 4 bits or not, checkpointing, and where.
 
-    `context` counts CUDA's own memory and the allocator's slack; off where the process holds them already.
+    `trained` are the bytes of an element of the adapters that are trained, `optim_8bit` AdamW's moments in 8 bits,
+    `host_embedding` an input embedding outside of the device's memory. `context` counts CUDA's own memory and the
+    allocator's slack; off where the process holds them already.
     """
 
     element: int
@@ -31,10 +33,13 @@ class Arithmetic:
     checkpointing: bool
     cuda: bool = True
     context: bool = True
+    trained: int = 4
+    optim_8bit: bool = False
+    host_embedding: bool = False
 
     @property
     def autocast(self) -> bool:
-        """Trainers autocast where the dtype has 16 bits and the device is a GPU (`Precision.trainer_flags`)."""
+        """Where the dtype has 16 bits and the device is a GPU (`Precision.autocasts`)."""
         return self.cuda and self.element == 2
 
     @property
@@ -42,17 +47,10 @@ class Arithmetic:
         """Whether passes without gradients add the adapter to a copy of the weights (`Roles.merged`)."""
         return self.element == 4 and not self.nf4
 
-
-def gpu_arithmetic(config: Config, stage: str, context: bool = True) -> Arithmetic:
-    """What `choose_precision` and `build_arguments` do on a GPU, without torch."""
-    element = 4 if config.model.dtype == "float32" else 2
-    trl = {} if stage == "compare" else getattr(config, stage).trl
-    return Arithmetic(
-        element=element,
-        nf4=config.model.quantization != "none",
-        checkpointing=bool(trl.get("gradient_checkpointing", trl.get("activation_checkpointing", True))),
-        context=context,
-    )
+    @property
+    def frozen(self) -> int:
+        """Bytes of an element of a frozen adapter: what autocast would make of it anyway (`shrink_frozen`)."""
+        return 2 if self.autocast else 4
 
 
 # --- weights -----------------------------------------------------------------------------------------------------
@@ -74,13 +72,17 @@ def linear_bytes(shape: Shape, how: Arithmetic) -> int:
 
 
 def embedding_bytes(shape: Shape, how: Arithmetic, head: bool = True) -> int:
-    """Input embedding, head and norms, which stay in `element` bytes; the reward stage's base has no head."""
-    return how.element * (shape.embeddings + (shape.head if head else 0) + shape.others)
+    """Input embedding, head and norms, which stay in `element` bytes; the reward stage's base has no head.
+
+    A tied embedding is the head too, and stays on the device.
+    """
+    on_device = 0 if how.host_embedding and not shape.tied else shape.embeddings
+    return how.element * (on_device + (shape.head if head else 0) + shape.others)
 
 
-def adam_bytes_per_weight(optim: str) -> float:
-    """AdamW's two moments: 32-bit, or 8-bit with a 32-bit scale for 256 of each."""
-    return 2 * (1 + 4 / 256) if "8bit" in optim else 8.0
+def adam_bytes_per_weight(how: Arithmetic) -> float:
+    """AdamW's two moments: in the weight's own dtype, or in 8 bits with a 32-bit scale for 256 of each."""
+    return 2 * (1 + 4 / 256) if how.optim_8bit else 2 * how.trained
 
 
 # --- one pass ----------------------------------------------------------------------------------------------------
@@ -114,23 +116,23 @@ def layer_bytes(shape: Shape, how: Arithmetic, rows: int, row_tokens: int, rank:
     return round(per_token * rows * row_tokens)
 
 
-def forward_bytes(shape: Shape, how: Arithmetic, rows: int, row_tokens: int, autocast: bool = True) -> int:
+def forward_bytes(shape: Shape, how: Arithmetic, rows: int, row_tokens: int, keys: int | None = None) -> int:
     """The most that a pass without gradients holds at once: in the MLP, its factors and LoRA's sums beside the stream.
 
-    Without autocast, as in the comparison, LoRA's part is computed in float32 on a 16-bit base. On a float32 base the
-    adapter is merged, and there is none.
+    On a CPU in 16 bits nothing autocasts, and LoRA's part is computed in float32. On a float32 base the adapter is
+    merged, and there is none. `keys` are the tokens that each token may look at, where they are not the row's own.
     """
     e, i, h = how.element, shape.intermediate, shape.hidden
-    mixed = e == 2 and not (autocast and how.autocast)
+    mixed = e == 2 and not how.autocast
     per_token = (12 * i + 14 * h) if mixed else e * ((3 if how.merges else 4) * i + 4.5 * h)
     if shape.eager_attention:
-        per_token = max(per_token, 8 * shape.heads * row_tokens + 4 * e * h)
+        per_token = max(per_token, 8 * shape.heads * (keys or row_tokens) + 4 * e * h)
     return round(per_token * rows * row_tokens)
 
 
 def dequantised_bytes(shape: Shape, how: Arithmetic) -> int:
     """The largest layer's weights, unpacked for one product."""
-    return how.element * max(linear.weights for linear in shape.linears) if how.nf4 else 0
+    return how.element * max((linear.weights for linear in shape.linears), default=0) if how.nf4 else 0
 
 
 def training_bytes(
@@ -177,6 +179,16 @@ def kit_head_bytes(shape: Shape, how: Arithmetic, rows: int, row_tokens: int, sc
 # --- sampling ----------------------------------------------------------------------------------------------------
 
 
+def prompt_columns(rows: int, longest: int) -> int:
+    """Columns of a batch of prompts that go through the model at once: of all rows together 4,096 tokens or so."""
+    return min(longest, max(1, TOKENS_AT_ONCE // rows))
+
+
+def rows_at_once(rows: int, longest: int) -> int:
+    """Rows of a batch that are scored at once: no more than make 4,096 tokens, and no fewer than 1."""
+    return min(rows, max(1, TOKENS_AT_ONCE // longest))
+
+
 def cache_bytes(shape: Shape, how: Arithmetic, rows: int, tokens: int) -> int:
     """Keys and values of `tokens` tokens a row, in all layers; sliding layers keep their window."""
     a_token = 2 * shape.kv_heads * shape.head_dim * how.element
@@ -184,11 +196,13 @@ def cache_bytes(shape: Shape, how: Arithmetic, rows: int, tokens: int) -> int:
     return rows * a_token * ((shape.layers - shape.sliding_layers) * tokens + shape.sliding_layers * short)
 
 
-def prompt_bytes(shape: Shape, how: Arithmetic, rows: int, prompt: int, autocast: bool = True) -> dict[str, int]:
-    """The first step of sampling: all prompts of the batch in one pass, their keys and values kept."""
+def prompt_bytes(shape: Shape, how: Arithmetic, rows: int, prompt: int) -> dict[str, int]:
+    """The first step of sampling: the prompts of the batch, so many columns at once; their keys and values kept."""
+    columns = prompt_columns(rows, prompt)
+    mask = rows * columns * prompt * how.element
     return {
         "KV cache": cache_bytes(shape, how, rows, prompt),
-        "prompt pass": forward_bytes(shape, how, rows, prompt, autocast) + rows * prompt * prompt * how.element,
+        "prompt pass": forward_bytes(shape, how, rows, columns, keys=prompt) + mask,
     }
 
 
@@ -199,3 +213,8 @@ def decoding_bytes(shape: Shape, how: Arithmetic, rows: int, tokens: int) -> dic
         "KV cache": cache + cache // shape.layers,
         "next-token distribution": rows * shape.vocab * (how.element + 12),
     }
+
+
+def distribution_bytes(shape: Shape) -> int:
+    """Of the comparison's exact KL: both policies' distributions at 64 positions, and what is made of them."""
+    return 64 * shape.vocab * 20

@@ -10,15 +10,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kit import notices
 from kit.config import Config, ModelSettings, Stage
 from kit.config_file import load_config
 from kit.errors import ConfigError, MachineError, ModelError
 from kit.models.plan.advice import Change, advise, leanest, memories, stages_over
 from kit.models.plan.card import GIB, Card, common_cards, find_card, named_card
+from kit.models.plan.choice import choose, largest_micro_batch, largest_rollout_batch, on_gpu
+from kit.models.plan.memory import Arithmetic, embedding_bytes, linear_bytes
 from kit.models.plan.shape import Shape, shape_of
-from kit.models.plan.stages import ROLLOUT_STAGES, StageMemory, largest_micro_batch, largest_rollout_batch
+from kit.models.plan.stages import StageMemory
 from kit.models.plan.table import MODELS
 
+_OFF_BY = 1.1
 PREDICTED = "predicted by adding up bytes; not measured on a GPU"
 
 
@@ -26,7 +30,8 @@ PREDICTED = "predicted by adding up bytes; not measured on a GPU"
 class StagePlan:
     """A stage on a card: its memory, whether it fits, and the largest sizes that would (0: none; None: it has none).
 
-    `largest_micro_batch` divides the stage's batch_size and makes at most 4,096 tokens.
+    They leave a tenth of the card free. `largest_micro_batch` divides the stage's batch_size and makes at most 4,096
+    tokens.
     """
 
     memory: StageMemory
@@ -160,10 +165,29 @@ def plan_for_card(config: Config, shape: Shape, card: Card) -> CardPlan:
 
 
 def check_fits(config: Config, shape: Shape, card: Card) -> None:
-    """Raise MachineError, with what to do, where a stage does not fit the card."""
+    """Raise MachineError, with what to do, where a stage needs a tenth more than the card has.
+
+    Within that tenth, by which the prediction may be off, it warns.
+    """
     planned = plan_for_card(config, shape, card)
+    text = f"{config.model.base} on {card.name}: {planned.advice} ({PREDICTED})"
+    if planned.peak.peak_bytes > _OFF_BY * card.bytes:
+        raise MachineError(text)
     if not planned.fits:
-        raise MachineError(f"{config.model.base} on {card.name}: {planned.advice} ({PREDICTED})")
+        notices.warn(text)
+
+
+def check_weights_fit_host(config: Config, shape: Shape, host_bytes: int) -> None:
+    """Raise MachineError where there is no GPU and the base's weights alone are more than the machine's memory."""
+    element = 4 if config.model.dtype in ("auto", "float32") else 2
+    how = Arithmetic(element, config.model.quantization == "nf4", False, cuda=False, context=False)
+    weights = linear_bytes(shape, how) + embedding_bytes(shape, how)
+    if weights > host_bytes:
+        raise MachineError(
+            f"{config.model.base}: its weights take {weights / GIB:.1f} GiB, this machine has {host_bytes / GIB:.1f} "
+            "GiB of memory and no GPU was found. `kit plan CONFIG` says which cards it fits; take a smaller base, or a "
+            "machine with a GPU"
+        )
 
 
 def base_shape(settings: ModelSettings) -> Shape:
@@ -215,9 +239,9 @@ def _read(file: Path, name: str) -> dict[str, Any]:
 
 def _stage_plan(config: Config, shape: Shape, memory: StageMemory, card: Card) -> StagePlan:
     stage = memory.stage
-    micro = None if stage == "compare" else largest_micro_batch(config, shape, stage, card.bytes)
-    samples = stage in (*ROLLOUT_STAGES, "compare")
-    rollout = largest_rollout_batch(config, shape, stage, card.bytes) if samples else None
+    how = choose(config, shape, stage, card.bytes, on_gpu(config)).how
+    micro = None if stage == "compare" else largest_micro_batch(config, shape, stage, card.bytes, how)
+    rollout = largest_rollout_batch(config, shape, stage, card.bytes, how) if memory.sizes.rollout else None
     return StagePlan(memory, memory.peak <= card.bytes, micro, rollout)
 
 

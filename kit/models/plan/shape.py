@@ -163,6 +163,7 @@ def _by_transformers(config: Mapping[str, Any], name: str) -> Shape:
     """Any other causal model, counted on the device `meta`; this alone imports torch and transformers."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers.pytorch_utils import Conv1D  # GPT-2's linear layer, whose weight is [inputs, outputs]
 
     try:
         settings = {key: value for key, value in config.items() if key not in ("quantization_config", "auto_map")}
@@ -180,9 +181,9 @@ def _by_transformers(config: Mapping[str, Any], name: str) -> Shape:
             f"language model that transformers can build: {first}"
         ) from None
     modules = Counter(
-        (path.rsplit(".", 1)[-1], module.in_features, module.out_features, module.bias is not None)
+        (path.rsplit(".", 1)[-1], *_sizes(module), module.bias is not None)
         for path, module in model.named_modules()
-        if isinstance(module, torch.nn.Linear) and module is not head
+        if isinstance(module, (torch.nn.Linear, Conv1D)) and module is not head
     )
     linears = tuple(Linear(label, i, o, count, bias) for (label, i, o, bias), count in modules.items())
     tied = head.weight is model.get_input_embeddings().weight or bool(getattr(text, "tie_word_embeddings", False))
@@ -197,3 +198,8 @@ def _by_transformers(config: Mapping[str, Any], name: str) -> Shape:
         eager_attention=getattr(described, "_attn_implementation", None) == "eager",
     )  # fmt: skip
     return Shape(**{**vars(shape), "others": total - shape.parameters})
+
+
+def _sizes(module: Any) -> tuple[int, int]:
+    """(inputs, outputs) of a linear layer of either kind."""
+    return (module.nx, module.nf) if hasattr(module, "nx") else (module.in_features, module.out_features)

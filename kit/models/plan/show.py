@@ -36,7 +36,7 @@ def _one_card(planned: CardPlan, console: Console) -> None:
             _size(stage.memory.sizes.rollout, stage.largest_rollout_batch),
         )  # fmt: skip
     console.print(table)
-    legend = "micro-batch, responses at once: what is used, and the most that fits (micro-batches: within 4,096 tokens)"
+    legend = "micro-batch, responses at once: what is used, and the most that leaves a tenth of the card free"
     console.print(f"[dim]{legend}[/dim]\n")
     largest = planned.peak
     console.print(f"{largest.stage} peaks in its pass '{largest.memory.peak_pass}':")
