@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 from toy import LORA, QUESTIONS, adapters, rows, toy_base
 from toy_stages import toy_config, toy_encoded
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 import kit
 from kit.config import Config
@@ -29,6 +29,22 @@ from kit.stages import dpo, ppo, sft
 from kit.stages.sizes import choose_sizes
 
 CODEC = toy_base().codec
+SMALL = {
+    "vocab_size": 100,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "pad_token_id": 0,
+    "eos_token_id": 1,
+    "bos_token_id": 2,
+}
+HEADS = {"intermediate_size": 64, "num_attention_heads": 2, "num_key_value_heads": 1}
+ARCHITECTURES = [  # sliding windows, GPT-2's names, and one without keys and values
+    {"model_type": "gemma2", "head_dim": 16, "sliding_window": 8} | HEADS,
+    {"model_type": "gemma3_text", "head_dim": 16, "sliding_window": 8} | HEADS,
+    {"model_type": "mistral", "sliding_window": 8} | HEADS,
+    {"model_type": "gpt2", "n_head": 2},
+    {"model_type": "mamba"},
+]
 PROMPTS = [toy_base().codec.prompt([{"role": "user", "content": text}]) for text in QUESTIONS]
 
 
@@ -182,6 +198,18 @@ class TestPromptsInPieces:
         assert widths[0] == longest and 3 in widths and decoding._columns_at_once(len(PROMPTS), longest) == 3
         for one, other in zip(found[0].logps, found[1].logps, strict=True):
             assert one == pytest.approx(other, abs=1e-4)
+
+    @pytest.mark.parametrize("fields", ARCHITECTURES, ids=lambda fields: fields["model_type"])
+    def test_are_answered_alike_by_other_architectures(self, fields, monkeypatch):
+        torch.manual_seed(0)
+        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**fields, **SMALL)).eval()
+        model.generation_config.pad_token_id = 0
+        prompts, found = [[i % 90 + 3 for i in ids] for ids in rows(5, 9, 20, 31)], []
+        for at_once in (4096, 16):
+            monkeypatch.setattr("kit.models.plan.memory.TOKENS_AT_ONCE", at_once)
+            torch.manual_seed(1)
+            found.append(sample_responses(model, prompts, 8, 4).ids)
+        assert found[0] == found[1]
 
 
 class TestLongAnswersOfTheComparison:

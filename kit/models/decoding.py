@@ -116,6 +116,8 @@ def _decode(
     hook = model.base_model.register_forward_hook(lambda _, __, out: states.append(out.last_hidden_state[:, -1]))
     place = torch.arange(len(input_ids), device=input_ids.device)  # which row of the batch each live row is
     ended = torch.zeros_like(place, dtype=torch.bool)
+    if model_kwargs.get("past_key_values") is None:  # a state of another kind (Mamba) takes the prompt whole
+        generation_config.prefill_chunk_size = None
     try:
         outputs = model._prefill(input_ids, generation_config, model_kwargs)
         while True:
