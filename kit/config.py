@@ -115,6 +115,9 @@ class LoraSettings(Settings):
     targets: Texts = Field("all-linear", description="Module names to adapt, or all-linear (never the head).")
 
 
+PreferenceFormat = Literal["auto", "pairs", "trees", "comparisons", "lists", "labels", "ratings"]
+
+
 class SourceSettings(Settings):
     """A data source with its particulars; a plain string stands for `path` alone."""
 
@@ -122,15 +125,34 @@ class SourceSettings(Settings):
     split: str | None = Field(None, description="Split of a hub id or saved folder; null takes train.")
     name: str | None = Field(None, description="Configuration of a hub id.")
     revision: str | None = Field(None, description="Commit or tag of a hub id.")
+    weight: Float | None = Field(
+        None, gt=0, description="Share of the training rows, as a ratio to the other sources' weights; null: by size."
+    )
+    columns: dict[str, str] | None = Field(None, description="As data.columns, in its place for this source.")
+    format: PreferenceFormat | None = Field(None, description="As data.format, in its place for this source.")
+
+
+def is_source_list(value: Any) -> bool:
+    """Whether a value is a list of several sources (paths, hub ids, mappings with `path`), not of rows."""
+    return isinstance(value, list) and bool(value) and all(map(_names_source, value))
+
+
+def _names_source(item: Any) -> bool:
+    if isinstance(item, Mapping):
+        return isinstance(item.get("path"), str) and not item.keys() & {"prompt", "chosen", "messages", "text"}
+    return isinstance(item, (str, Path))
 
 
 def _source(value: Any) -> Any:
-    """A source is a path or hub id, a mapping with `path`, or rows in memory; local paths become absolute."""
+    """A source is a path or hub id, a mapping with `path`, a list of these, or rows in memory; local paths become
+    absolute."""
     if isinstance(value, Mapping):
         value = SourceSettings(**value).model_dump()
         return {**value, "path": _source(value["path"])}
     if isinstance(value, str):
         return _absolute(value)
+    if is_source_list(value):
+        return [_source(item) for item in value]
     if value is None or isinstance(value, list) or hasattr(value, "column_names"):
         return value
     if isinstance(value, Path):
@@ -147,6 +169,34 @@ class DataSettings(Settings):
     demonstrations: Source = Field(None, description="Data for SFT; null uses the chosen side of the training pairs.")
     preferences: Source = Field("demo", description="Pairs of a chosen and a rejected answer; `demo` generates them.")
     prompts: Source = Field(None, description="Prompts for PPO; null uses the prompts of the training pairs.")
+    columns: dict[str, str] = Field(
+        {}, description="The kit's names of columns to yours, e.g. {chosen: winner}; in sources that have yours."
+    )
+    format: PreferenceFormat = Field(
+        "auto", description="Form of the preferences. auto: recognised; set it where two forms fit."
+    )
+    best_value: Literal["auto", "lowest", "highest"] = Field(
+        "auto", description="Which rank or rating is best. auto: the lowest rank, the highest rating or score."
+    )
+    min_margin: Float = Field(
+        0.0,
+        ge=0,
+        description="Answers of a prompt whose ratings differ by less make no pair; in units of the rating.",
+    )
+    standardize_ratings: bool = Field(
+        False, description="Each person's ratings less their mean and by their deviation, before answers are compared."
+    )
+    votes: Literal["auto", "majority", "each"] = Field(
+        "auto",
+        description="Several votes on one pair of answers. majority: one pair; each: a pair a vote. "
+        "auto: majority where the data say who voted, else each.",
+    )
+    prompt_weights: Literal["equal", "pairs"] = Field(
+        "equal",
+        description="equal: every prompt with ranked or rated answers gives the same number of training pairs; "
+        "pairs: every ordered pair counts once.",
+    )
+    skip_bad_rows: Int = Field(0, ge=0, description="Malformed rows of a source that are left out, with a notice.")
     eval_fraction: Float = Field(0.1, gt=0, lt=1, description="Share of prompts held out from all training.")
     max_prompt_tokens: Int = Field(512, ge=8, description="Longer prompts lose their oldest turns, or are dropped.")
     max_response_tokens: Int = Field(512, ge=1, description="Longer responses are cut; PPO samples at most this many.")

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kit import notices
-from kit.config import Config
+from kit.config import Config, is_source_list
 from kit.config_file import dump_config
 from kit.data import Data
 from kit.errors import ConfigError, KitError, RunError
@@ -230,7 +230,7 @@ def _with_rows_on_disk(config: Config, place: Path) -> Config:
     stored = {}
     for name in ("demonstrations", "preferences", "prompts"):
         rows = getattr(config.data, name)
-        if isinstance(rows, list) or hasattr(rows, "column_names"):
+        if (isinstance(rows, list) and not is_source_list(rows)) or hasattr(rows, "column_names"):
             place.mkdir(exist_ok=True)
             lines = [json.dumps(dict(row), ensure_ascii=False, default=str) for row in rows]
             write_text(place / f"{name}.jsonl", "\n".join(lines) + "\n")

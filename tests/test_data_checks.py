@@ -50,7 +50,25 @@ class TestDuplicates:
 
 class TestEnough:
     def test_half_dropped_is_enough(self):
-        require_enough("a", 2, [Drop("chosen empty", "a:1")] * 2)
+        require_enough("a", 2, [Drop("a transcript ends with the human", "a:1")] * 2)
+
+    def test_one_empty_text_in_a_hundred_rows_is_dropped_and_two_stop(self):
+        require_enough("a", 99, [Drop("chosen empty", "a:1")])
+        with pytest.raises(DataError, match=r"2 of 100 rows \(2\.0%\): a text is empty; more than 1% .*: a:1, a:9"):
+            require_enough("a", 98, [Drop("chosen empty", "a:1"), Drop("a turn of the prompt is empty", "a:9")])
+
+    def test_one_equal_pair_in_ten_is_dropped_and_two_stop(self):
+        require_enough("a", 9, [Drop("chosen equals rejected", "a:1")])
+        with pytest.raises(DataError, match=r"2 of 10 rows \(20\.0%\): chosen equals rejected; more than 10%"):
+            require_enough("a", 8, [Drop("chosen equals rejected", "a:1")] * 2)
+
+    def test_both_are_told_in_one_message(self):
+        with pytest.raises(DataError, match=r"(?s)a text is empty.*chosen equals rejected"):
+            require_enough("a", 6, [Drop("chosen equals rejected", "a:1")] * 2 + [Drop("chosen empty", "a:2")])
+
+    def test_of_many_rows_twenty_are_named(self):
+        with pytest.raises(DataError, match=r": (a:1, ){20}…$"):
+            require_enough("a", 60, [Drop("chosen empty", "a:1")] * 30)
 
     def test_more_than_half_dropped_is_refused_with_the_reasons(self):
         with pytest.raises(

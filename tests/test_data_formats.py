@@ -1,52 +1,9 @@
 """The forms rows come in: recognised by content, read into pairs, demonstrations and prompts."""
 
 import pytest
+from rows import assistant, demonstrations, pair, pairs, prompts, refusal, system, user
 
 from kit.data import Demonstration, Pair, Prompt
-from kit.data.files import Row
-from kit.data.formats import convert, demonstration_format, pair_format, prompt_format
-from kit.data.sources import Source
-from kit.errors import DataError
-
-
-def user(text):
-    return {"role": "user", "content": text}
-
-
-def assistant(text):
-    return {"role": "assistant", "content": text}
-
-
-def system(text):
-    return {"role": "system", "content": text}
-
-
-def source(*rows):
-    return Source("a.jsonl", [Row(f"a.jsonl:{number}", row) for number, row in enumerate(rows, 1)])
-
-
-def pairs(*rows):
-    return convert(source(*rows), pair_format(source(*rows)))
-
-
-def demonstrations(*rows):
-    return convert(source(*rows), demonstration_format(source(*rows)))
-
-
-def prompts(*rows):
-    return convert(source(*rows), prompt_format(source(*rows)))
-
-
-def pair(row):
-    converted = pairs(row)
-    assert not converted.drops
-    return converted.rows[0]
-
-
-def refusal(read, *rows):
-    with pytest.raises(DataError) as caught:
-        read(*rows)
-    return str(caught.value)
 
 
 class TestStandardPreferences:
@@ -131,7 +88,7 @@ class TestTextsWithoutPrompt:
         assert pairs(row).drops[0].reason == "chosen and rejected have no common beginning to take as the prompt"
 
     def test_the_guess_is_said(self):
-        assert "guessed" in pair_format(source({"chosen": "a b", "rejected": "a c"})).name
+        assert "guessed" in pairs({"chosen": "a b", "rejected": "a c"}).notes[0]
 
 
 class TestDemonstrations:
@@ -187,15 +144,14 @@ class TestMissingColumns:
         text = refusal(pairs, {"question": "2+2?", "chosen": "4"})
         assert "missing rejected" in text
         assert "found the columns chosen, question" in text
-        assert "chosen + rejected (messages, texts or HH-RLHF transcripts)" in text
+        assert "chosen + rejected, with prompt" in text
 
     def test_a_rename_is_proposed_for_a_known_other_name(self):
-        assert "Rename 'winner' to 'chosen', 'loser' to 'rejected'." in refusal(pairs, {"winner": "4", "loser": "5"})
+        assert "data.columns: {chosen: winner, rejected: loser}" in refusal(pairs, {"winner": "4", "loser": "5"})
 
-    def test_instruction_and_output_are_known_other_names(self):
-        text = refusal(demonstrations, {"instruction": "2+2?", "output": "4"})
-        assert "'output' to 'completion'" in text
-        assert "'instruction' to 'prompt'" in text
+    def test_a_rename_of_an_answer_is_proposed_too(self):
+        text = refusal(demonstrations, {"context": "2+2?", "solution": "4"})
+        assert "data.columns: {completion: solution, prompt: context}" in text
 
     def test_a_column_missing_from_one_row_is_a_problem_of_that_row(self):
         text = refusal(pairs, {"prompt": "2+2?", "chosen": "4", "rejected": "5"}, {"prompt": "2+2?", "chosen": "4"})

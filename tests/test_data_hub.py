@@ -1,5 +1,6 @@
 """Rows of what the `datasets` library holds: saved folders, datasets in memory, hub ids."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -11,7 +12,14 @@ ROWS = [{"prompt": "Say hi.", "chosen": "Hi!", "rejected": "No."}, {"prompt": "W
 
 
 def read(value):
-    return read_source(value, "data.preferences", seed=0)
+    return whole(read_source(value, "data.preferences", seed=0))
+
+
+def whole(source):
+    """The source with its rows read; they are read once and one by one."""
+    rows = list(source.rows)
+    source.problems.raise_if_any()
+    return replace(source, rows=rows)
 
 
 def values(source):

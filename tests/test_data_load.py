@@ -1,19 +1,18 @@
 """`load_data` cleans each source and tells a person what became of it."""
 
-from types import SimpleNamespace
-
 import pytest
 
+from kit.config import DataSettings
 from kit.data import load_data
 from kit.data.files import Row
 from kit.errors import DataError
 
-ROWS = [{"prompt": f"Question {number}?", "chosen": "good", "rejected": "bad"} for number in range(10)]
+ROWS = [{"prompt": f"Question {number}?", "chosen": "good", "rejected": "bad"} for number in range(100)]
 NAME = "data.preferences"
 
 
 def load(preferences):
-    return load_data(SimpleNamespace(demonstrations=None, preferences=preferences, prompts=None, eval_fraction=0.2), 0)
+    return load_data(DataSettings(demonstrations=None, preferences=preferences, prompts=None, eval_fraction=0.2), 0)
 
 
 class TestCleaning:
@@ -28,24 +27,24 @@ class TestCleaning:
     def test_a_useless_row_is_dropped_and_noted(self, row, reason):
         data = load([*ROWS, row])
         assert len(data.pairs.train) + len(data.pairs.held_out) == len(ROWS)
-        assert f"dropped 1 row: {reason} (first: {NAME} row 11)" in data.notes
+        assert f"dropped 1 row: {reason} (first: {NAME} row 101)" in data.notes
 
     def test_a_source_that_is_mostly_useless_is_refused(self):
-        with pytest.raises(DataError, match="11 of 20 rows cannot be used"):
+        with pytest.raises(DataError, match="101 of 110 rows cannot be used"):
             load([*ROWS[:9], *[row | {"chosen": "bad"} for row in [*ROWS, ROWS[0]]]])
 
     def test_problems_stop_before_anything_is_dropped(self):
-        with pytest.raises(DataError, match=r"data\.preferences row 11: chosen is null"):
+        with pytest.raises(DataError, match=r"data\.preferences row 101: chosen is null"):
             load([*ROWS, ROWS[0] | {"chosen": None}])
 
 
 class TestNotes:
     def test_the_recognised_form_and_the_number_of_rows_come_first(self):
-        assert load(ROWS).notes[0] == f"{NAME}: recognised as prompt, chosen and rejected; 10 pairs"
+        assert load(ROWS).notes[0] == f"{NAME}: recognised as prompt, chosen and rejected; 100 pairs"
 
     def test_what_was_put_right_is_noted(self):
         rows = [row | {"prompt": [{"role": "human", "content": row["prompt"]}]} for row in ROWS]
-        assert f"{NAME}: read the role 'human' as 'user' (10 times)" in load(rows).notes
+        assert f"{NAME}: read the role 'human' as 'user' (100 times)" in load(rows).notes
 
     def test_what_the_source_has_to_say_is_noted(self, monkeypatch, tmp_path):
         monkeypatch.chdir(tmp_path)
@@ -55,5 +54,5 @@ class TestNotes:
 
     def test_the_sizes_of_all_splits_are_noted(self):
         assert load(ROWS).notes[-3:] == [
-            f"{name}: 8 to train on, 2 held out" for name in ("pairs", "demonstrations", "prompts")
+            f"{name}: 80 to train on, 20 held out" for name in ("pairs", "demonstrations", "prompts")
         ]

@@ -4,6 +4,7 @@ import gzip
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,14 @@ LINES = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ROWS)
 
 
 def read(value, setting="data.preferences"):
-    return read_source(value, setting, seed=0)
+    return whole(read_source(value, setting, seed=0))
+
+
+def whole(source):
+    """The source with its rows read; they are read once and one by one."""
+    rows = list(source.rows)
+    source.problems.raise_if_any()
+    return replace(source, rows=rows)
 
 
 def values(source):
@@ -227,11 +235,11 @@ class TestDemo:
         monkeypatch.setattr("kit.demo.world.demonstration_rows", lambda seed: [{"demonstrations of seed": seed}])
 
     def test_preferences_and_prompts_are_the_pairs_of_the_world(self):
-        assert values(read_source("demo", "data.preferences", seed=3)) == [{"pairs of seed": 3}]
-        assert values(read_source({"path": "demo"}, "data.prompts", seed=3)) == [{"pairs of seed": 3}]
+        assert values(whole(read_source("demo", "data.preferences", seed=3))) == [{"pairs of seed": 3}]
+        assert values(whole(read_source({"path": "demo"}, "data.prompts", seed=3))) == [{"pairs of seed": 3}]
 
     def test_demonstrations_are_those_of_the_world(self):
-        assert values(read_source("demo", "data.demonstrations", seed=3)) == [{"demonstrations of seed": 3}]
+        assert values(whole(read_source("demo", "data.demonstrations", seed=3))) == [{"demonstrations of seed": 3}]
 
     def test_each_row_knows_its_number(self):
         assert places(read("demo")) == ["demo row 1"]

@@ -6,10 +6,10 @@ import subprocess
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
+from kit.config import DataSettings
 from kit.data import Split, load_data, prompt_key
 from kit.data.rows import fingerprint_of, messages_of
 from kit.data.split import hold_out
@@ -26,7 +26,7 @@ ROWS = [
 
 def load(seed=0, preferences=ROWS, demonstrations=None, prompts=None, eval_fraction=0.2):
     sources = {"preferences": preferences, "demonstrations": demonstrations, "prompts": prompts}
-    return load_data(SimpleNamespace(**sources, eval_fraction=eval_fraction), seed)
+    return load_data(DataSettings(**sources, eval_fraction=eval_fraction), seed)
 
 
 def held(keys, fraction=0.2, seed=0, decided=None):

@@ -3,59 +3,17 @@
 import contextlib
 import string
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rows import assistant, demonstrations, pair, pairs, prompts, refusal, system, user
 
+from kit.config import DataSettings
 from kit.data import Demonstration, Pair, load_data
-from kit.data.files import Row
-from kit.data.formats import convert, demonstration_format, pair_format, prompt_format
-from kit.data.sources import Source
 from kit.errors import DataError
 
 HH_FILE = Path(__file__).resolve().parents[1] / "../shared/data/hh-rlhf-harmless-test.jsonl.gz"
-
-
-def user(text):
-    return {"role": "user", "content": text}
-
-
-def assistant(text):
-    return {"role": "assistant", "content": text}
-
-
-def system(text):
-    return {"role": "system", "content": text}
-
-
-def source(*rows):
-    return Source("a.jsonl", [Row(f"a.jsonl:{number}", row) for number, row in enumerate(rows, 1)])
-
-
-def pairs(*rows):
-    return convert(source(*rows), pair_format(source(*rows)))
-
-
-def demonstrations(*rows):
-    return convert(source(*rows), demonstration_format(source(*rows)))
-
-
-def prompts(*rows):
-    return convert(source(*rows), prompt_format(source(*rows)))
-
-
-def pair(row):
-    converted = pairs(row)
-    assert not converted.drops
-    return converted.rows[0]
-
-
-def refusal(read, *rows):
-    with pytest.raises(DataError) as caught:
-        read(*rows)
-    return str(caught.value)
 
 
 class TestRoles:
@@ -71,12 +29,12 @@ class TestRoles:
     def test_a_mapped_role_is_noted_with_its_count(self):
         conversation = [{"role": "human", "content": "Hi"}, assistant("Hello")]
         converted = demonstrations({"messages": conversation}, {"messages": conversation})
-        assert converted.notes == ["a.jsonl: read the role 'human' as 'user' (2 times)"]
+        assert converted.notes[1:] == ["a.jsonl: read the role 'human' as 'user' (2 times)"]
 
     def test_neighbours_of_one_role_are_merged_with_a_note(self):
         converted = self.one(user("Hi"), user("you"), assistant("Hello"))
         assert converted.rows[0].prompt == [user("Hi\n\nyou")]
-        assert converted.notes == ["a.jsonl: merged neighbouring turns of one role (1 time)"]
+        assert converted.notes[1:] == ["a.jsonl: merged neighbouring turns of one role (1 time)"]
 
     @pytest.mark.parametrize(
         ("messages", "problem"),
@@ -112,7 +70,7 @@ class TestTranscripts:
         assert pair(row) == Pair([user("Hi"), assistant("Hello"), user("2+2?")], "4\n\nreally", "5", "a.jsonl:1")
 
     def test_they_are_recognised_by_their_content(self):
-        assert pair_format(source(self.row("\n\nAssistant: 4", "\n\nAssistant: 5"))).name == "HH-RLHF transcripts"
+        assert "recognised as HH-RLHF transcripts" in pairs(self.row("\n\nAssistant: 4", "\n\nAssistant: 5")).notes[0]
 
     @pytest.mark.parametrize("last", ["", "\n\nAssistant: 4\n\nHuman: Why?"])
     def test_one_that_ends_with_the_human_is_dropped(self, last):
@@ -147,7 +105,7 @@ class TestTranscripts:
 @pytest.fixture(scope="module")
 def data():
     sources = {"preferences": str(HH_FILE), "demonstrations": None, "prompts": None}
-    return load_data(SimpleNamespace(**sources, eval_fraction=0.1), seed=0)
+    return load_data(DataSettings(**sources, eval_fraction=0.1), seed=0)
 
 
 @pytest.mark.skipif(not HH_FILE.exists(), reason="the HH-RLHF trial file is not here")

@@ -192,11 +192,11 @@ class TestReadBlocks:
         "line", [line for block in blocks_in("jsonl") for line in block.text.splitlines()], ids=lambda line: line[:24]
     )
     def test_of_json_lines_hold_one_form_of_the_same_pair_each(self, line):
-        from kit.data.formats import convert, pair_format
+        from kit.data.convert import read_pairs
         from kit.data.sources import read_source
 
         source = read_source([json.loads(line)], "data.preferences", seed=0)
-        (pair,) = convert(source, pair_format(source)).rows
+        (pair,) = read_pairs(source, kit.Config().data).rows
         wanted = [{"role": "user", "content": "Name a fruit."}], "An apple.", "A chair."
         assert (pair.prompt, pair.chosen, pair.rejected) == wanted
 

@@ -3,10 +3,14 @@
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from kit.data import catalogue
+from kit.data.problems import SHOWN
 from kit.data.rows import Pair, Row, answers_of, messages_of
 from kit.errors import DataError
 
 MAX_DROPPED_SHARE = 0.5
+MAX_EMPTY_SHARE = 0.01
+MAX_EQUAL_SHARE = 0.1
 
 
 class Drop(NamedTuple):
@@ -21,10 +25,10 @@ def drop_blank(rows: Sequence[Row]) -> tuple[list[Row], list[Drop]]:
 
     def reason(row: Row) -> str | None:
         if not all(message["content"].strip() for message in messages_of(row)):
-            return "a turn of the prompt is empty"
+            return catalogue.EMPTY_TURN
         names = ("chosen", "rejected") if isinstance(row, Pair) else ("response",)
         empty = [name for name, text in zip(names, answers_of(row), strict=False) if not text.strip()]
-        return f"{' and '.join(empty)} empty" if empty else None
+        return catalogue.EMPTY_ANSWER.format(names=" and ".join(empty)) if empty else None
 
     return _without(rows, reason)
 
@@ -33,9 +37,7 @@ def drop_equal(rows: Sequence[Row]) -> tuple[list[Row], list[Drop]]:
     """The rows without pairs whose two answers are one (their loss would stay at ln 2 for ever)."""
     return _without(
         rows,
-        lambda row: (
-            "chosen equals rejected" if isinstance(row, Pair) and row.chosen.strip() == row.rejected.strip() else None
-        ),
+        lambda row: catalogue.EQUAL if isinstance(row, Pair) and row.chosen.strip() == row.rejected.strip() else None,
     )
 
 
@@ -47,7 +49,7 @@ def drop_duplicates(rows: Sequence[Row]) -> tuple[list[Row], list[Drop]]:
         prompt = tuple((message["role"], message["content"]) for message in messages_of(row))
         identity = (prompt, answers_of(row))
         if identity in seen:
-            return "exact duplicates"
+            return catalogue.DUPLICATE
         seen.add(identity)
         return None
 
@@ -55,19 +57,33 @@ def drop_duplicates(rows: Sequence[Row]) -> tuple[list[Row], list[Drop]]:
 
 
 def require_enough(source: str, kept: int, drops: Sequence[Drop]) -> None:
-    """Raise DataError if nothing is left of a source, or if more than half of it was unusable.
+    """Raise DataError if nothing is left of a source, or if too much of it was unusable: more than one row in a hundred
+    with an empty text, one in ten with equal answers, or half of all.
 
     Duplicates do not count towards that half: without them no text is lost.
     """
-    lost = [drop for drop in drops if drop.reason != "exact duplicates"]
-    if len(lost) <= MAX_DROPPED_SHARE * (kept + len(drops)):
-        return
-    left = f"only {kept:,} are left" if kept else "none is left"
-    counts = "\n".join(f"  {line}" for line in summary(lost))
-    raise DataError(
-        f"{source}: {len(lost):,} of {kept + len(drops):,} rows cannot be used, {left}:\n{counts}\n"
-        "Look at the rows named here: the columns may be swapped, or hold something else than was recognised."
-    )
+    every = kept + len(drops)
+    lost = [drop for drop in drops if drop.reason != catalogue.DUPLICATE]
+    if len(lost) > MAX_DROPPED_SHARE * every:
+        left = f"only {kept:,} are left" if kept else "none is left"
+        counts = "\n".join(f"  {line}" for line in summary(lost))
+        raise DataError(
+            catalogue.TOO_MANY_DROPPED.format(name=source, lost=len(lost), all=every, left=left, counts=counts)
+        )
+    too_many = []
+    for empty, limit in ((True, MAX_EMPTY_SHARE), (False, MAX_EQUAL_SHARE)):
+        found = [drop for drop in lost if (drop.reason.endswith("empty") if empty else drop.reason == catalogue.EQUAL)]
+        if len(found) > limit * every:
+            reason = catalogue.EMPTY_TEXT if empty else catalogue.EQUAL
+            places = ", ".join(drop.where for drop in found[:SHOWN])
+            too_many.append(
+                catalogue.TOO_MANY_OF_A_KIND.format(
+                    name=source, count=len(found), all=every, share=len(found) / every, reason=reason, limit=limit,
+                    places=places + (", …" if len(found) > SHOWN else ""),
+                )
+            )  # fmt: skip
+    if too_many:
+        raise DataError("\n".join(too_many))
 
 
 def summary(drops: Sequence[Drop]) -> list[str]:
@@ -76,7 +92,7 @@ def summary(drops: Sequence[Drop]) -> list[str]:
     for drop in drops:
         places.setdefault(drop.reason, []).append(drop.where)
     return [
-        f"dropped {len(where):,} row{'s' if len(where) > 1 else ''}: {reason} (first: {where[0]})"
+        catalogue.DROPPED.format(count=len(where), s="s" if len(where) > 1 else "", reason=reason, first=where[0])
         for reason, where in places.items()
     ]
 

@@ -11,7 +11,7 @@ from kit.errors import DataError
 CONNECT_SECONDS = 5.0
 
 
-def rows_of_dataset(dataset: Any, name: str, split: str | None) -> list[Row]:
+def rows_of_dataset(dataset: Any, name: str, split: str | None) -> Iterator[Row]:
     """The rows of a Dataset, or of the wanted split (else train) of a DatasetDict; DataError if it has none."""
     if isinstance(dataset, dict):
         wanted = split or "train"
@@ -21,10 +21,10 @@ def rows_of_dataset(dataset: Any, name: str, split: str | None) -> list[Row]:
     elif split:
         raise DataError(f"{name}: this is one Dataset without splits, so `split: {split}` names nothing; remove it.")
     plain = dataset.with_format(None)  # without tensors, should the caller have asked for them
-    return [Row(f"{name} row {number}", row) for number, row in enumerate(plain, 1)]
+    return (Row(f"{name} row {number}", row) for number, row in enumerate(plain, 1))
 
 
-def read_folder(path: Path, split: str | None) -> list[Row]:
+def read_folder(path: Path, split: str | None) -> Iterator[Row]:
     """The rows of a folder that `save_to_disk` wrote; DataError if it is another folder, or damaged."""
     if not (path / "dataset_dict.json").is_file() and not (path / "dataset_info.json").is_file():
         files = sorted(file.name for file in path.iterdir() if file.is_file())[:10]
@@ -41,7 +41,7 @@ def read_folder(path: Path, split: str | None) -> list[Row]:
     return rows_of_dataset(dataset, path.name, split)
 
 
-def read_hub(repo: str, name: str | None, split: str | None, revision: str | None) -> tuple[list[Row], list[str]]:
+def read_hub(repo: str, name: str | None, split: str | None, revision: str | None) -> tuple[Iterator[Row], list[str]]:
     """The rows of a hub data set, the split `train` if none is named, and notes.
 
     Without a connection the local cache serves. Raises DataError within seconds if the hub does not know the id or

@@ -1,18 +1,32 @@
 """From the config's three sources to the data of a run: read, recognise, clean, split by prompt."""
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Generic
 
+from kit.config import DataSettings, is_source_list
+from kit.data import catalogue
 from kit.data.checks import drop_blank, drop_duplicates, drop_equal, require_enough, summary
-from kit.data.formats import Format, convert, demonstration_format, pair_format, prompt_format
-from kit.data.readers import chosen_side
-from kit.data.rows import Data, Demonstration, Pair, Prompt, Row, Split, fingerprint_of, messages_of, prompt_key
-from kit.data.sources import Source, read_source
-from kit.data.split import split_rows
+from kit.data.convert import Converted, read_demonstrations, read_pairs, read_prompts
+from kit.data.rows import Data, Demonstration, Pair, Prompt, Row, Split, T, fingerprint_of, messages_of, prompt_key
+from kit.data.sources import Source, read_source, renamed
+from kit.data.split import hold_out, split_rows
+from kit.data.weigh import balance_prompts, resample, shares
 from kit.errors import DataError
 
 
-def load_data(settings: Any, seed: int) -> Data:
+@dataclass(frozen=True)
+class _Part(Generic[T]):
+    """What one source gave: its clean rows, split by prompt, and how they are to weigh."""
+
+    name: str
+    rows: list[T]
+    split: Split[T]
+    ranked: bool
+    weight: float | None
+
+
+def load_data(settings: DataSettings, seed: int) -> Data:
     """The pairs, demonstrations and prompts of a run, cleaned and split by prompt.
 
     `settings` is the config's data section. Its demonstrations, where null, are the chosen sides of the pairs; its
@@ -27,21 +41,28 @@ def load_data(settings: Any, seed: int) -> Data:
     notes: list[str] = []
     sides: dict[str, bool] = {}  # prompt key -> held out; filled source by source, so that a prompt keeps its side
 
-    def load(setting: str, recognise: Callable[[Source], Format[Row]]) -> Split[Row]:
-        rows = _read(getattr(settings, setting), f"data.{setting}", recognise, seed, notes)
-        return split_rows(rows, settings.eval_fraction, seed, sides)
+    def load(setting: str, read: Callable[[Source, Any, str | None], Converted[Row]]) -> list[_Part[Row]]:
+        parts = _read(getattr(settings, setting), f"data.{setting}", read, settings, seed, notes)
+        if len(parts) > 1:  # the sides are decided over all sources of the setting at once
+            keys = [prompt_key(messages_of(row)) for part in parts for row in part.rows]
+            sides.update(hold_out(keys, settings.eval_fraction, seed, sides))
+        return [replace(part, split=split_rows(part.rows, settings.eval_fraction, seed, sides)) for part in parts]
 
     pairs: Split[Pair] = Split([], [])
+    parts: list[_Part[Pair]] = []
     if settings.preferences is not None:
-        pairs = load("preferences", pair_format)
+        parts = load("preferences", read_pairs)
+        pairs = _mixed("data.preferences", [_balanced(part, settings, seed, notes) for part in parts], seed, notes)
         notes.append(_sizes("pairs", pairs))
     if settings.demonstrations is not None:
-        demonstrations = load("demonstrations", demonstration_format)
+        shown = load("demonstrations", lambda source, settings, _: read_demonstrations(source, settings))
+        demonstrations = _mixed("data.demonstrations", shown, seed, notes)
     else:
-        demonstrations = Split(_chosen_sides(pairs.train), _chosen_sides(pairs.held_out))
+        demonstrations = _mixed("data.demonstrations", [_chosen_sides(part) for part in parts], seed, [])
     notes.append(_sizes("demonstrations", demonstrations))
     if settings.prompts is not None:
-        prompts = load("prompts", prompt_format)
+        asked = load("prompts", lambda source, settings, _: read_prompts(source, settings))
+        prompts = _mixed("data.prompts", asked, seed, notes)
     else:
         source = pairs if settings.preferences is not None else demonstrations
         prompts = Split(_prompts(source.train), _prompts(source.held_out))
@@ -56,28 +77,80 @@ def load_data(settings: Any, seed: int) -> Data:
 
 
 def _read(
-    value: Any, setting: str, recognise: Callable[[Source], Format[Row]], seed: int, notes: list[str]
-) -> list[Row]:
-    """The clean rows of one source; what was recognised, put right and dropped is added to the notes."""
-    source = read_source(value, setting, seed)
-    form = recognise(source)
-    kind = setting.removeprefix("data.").replace("preferences", "pairs")
-    notes += source.notes
-    notes.append(f"{source.name}: recognised as {form.name}; {len(source.rows):,} {kind}")
-    converted = convert(source, form)
-    rows, drops = converted.rows, list(converted.drops)
-    for check in (drop_blank, drop_equal, drop_duplicates):
-        rows, dropped = check(rows)
-        drops += dropped
-    require_enough(source.name, len(rows), drops)
-    notes += converted.notes
-    notes += summary(drops)
-    return rows
+    value: Any,
+    setting: str,
+    read: Callable[[Source, Any, str | None], Converted[Row]],
+    settings: DataSettings,
+    seed: int,
+    notes: list[str],
+) -> list[_Part[Row]]:
+    """The clean rows of each source of a setting; what was recognised, put right and dropped is added to the notes."""
+    values = value if is_source_list(value) else [value]
+    weights = [one.get("weight") if isinstance(one, Mapping) else None for one in values]
+    given = [weight for weight in weights if weight is not None]
+    if given and len(given) < len(values):
+        raise DataError(catalogue.WEIGHTS_OF_SOME.format(setting=setting, some=len(given), all=len(values)))
+    parts = []
+    for one, weight in zip(values, weights, strict=True):
+        source = read_source(one, setting, seed)
+        own = one if isinstance(one, Mapping) else {}
+        columns = own.get("columns")
+        source = renamed(source, _present(settings.columns, source) if columns is None else columns)
+        notes += source.notes
+        converted = read(source, settings, own.get("format"))
+        rows, drops = converted.rows, list(converted.drops)
+        checks = (drop_blank, drop_equal) if converted.repeats else (drop_blank, drop_equal, drop_duplicates)
+        for check in checks:
+            rows, dropped = check(rows)
+            drops += dropped
+        require_enough(source.name, len(rows), drops)
+        notes += converted.notes
+        notes += summary(drops)
+        parts.append(_Part(source.name, rows, Split([], []), converted.ranked, weight))
+    return parts
 
 
-def _chosen_sides(pairs: Sequence[Pair]) -> list[Demonstration]:
-    """One demonstration for each prompt and chosen answer, however many answers were rejected for it."""
-    return drop_duplicates([chosen_side(pair) for pair in pairs])[0]
+def _present(columns: Mapping[str, str], source: Source) -> dict[str, str]:
+    """The columns of `data.columns`, which holds for all sources, without those a source has under the kit's name."""
+    found = {str(name) for row in source.head for name in row.values}
+    return {ours: theirs for ours, theirs in columns.items() if theirs in found or ours not in found}
+
+
+def _balanced(part: _Part[Pair], settings: DataSettings, seed: int, notes: list[str]) -> _Part[Pair]:
+    """The part with as many training pairs of each prompt, where they come from K answers of a prompt."""
+    if not part.ranked or settings.prompt_weights == "pairs":
+        return part
+    train = balance_prompts(part.split.train, seed)
+    if len(train) != len(part.split.train) or any(a is not b for a, b in zip(train, part.split.train, strict=True)):
+        prompts = len({prompt_key(pair.prompt) for pair in train})
+        notes.append(catalogue.BALANCED.format(name=part.name, prompts=prompts, each=len(train) // prompts))
+    return replace(part, split=Split(train, part.split.held_out))
+
+
+def _mixed(setting: str, parts: Sequence[_Part[Row]], seed: int, notes: list[str]) -> Split[Row]:
+    """The parts as one; where they have weights, their training rows are repeated or left out to meet them."""
+    train = [part.split.train for part in parts]
+    if parts and parts[0].weight is not None and len(parts) > 1:
+        wanted = shares([len(rows) for rows in train], [part.weight or 0.0 for part in parts])
+        train = [resample(rows, n, f"{seed} {part.name}") for part, rows, n in zip(parts, train, wanted, strict=True)]
+        told = ", ".join(f"{part.name} {len(rows):,}" for part, rows in zip(parts, train, strict=True))
+        notes.append(catalogue.MIXED.format(setting=setting, parts=told))
+    return Split([row for rows in train for row in rows], [row for part in parts for row in part.split.held_out])
+
+
+def _chosen_sides(part: _Part[Pair]) -> _Part[Demonstration]:
+    """One demonstration for each prompt and chosen answer, however many answers were rejected for it.
+
+    Of ranked answers only the best are demonstrations: the second best of four was chosen too, but over worse ones.
+    """
+    lost = {(prompt_key(pair.prompt), pair.rejected) for pair in part.rows} if part.ranked else set()
+
+    def best(pairs: Sequence[Pair]) -> list[Demonstration]:
+        rows = [pair for pair in pairs if not lost or (prompt_key(pair.prompt), pair.chosen) not in lost]
+        return drop_duplicates([Demonstration(pair.prompt, pair.chosen, pair.where) for pair in rows])[0]
+
+    split = Split(best(part.split.train), best(part.split.held_out))
+    return _Part(part.name, [], split, part.ranked, part.weight)
 
 
 def _prompts(rows: Sequence[Pair] | Sequence[Demonstration]) -> list[Prompt]:

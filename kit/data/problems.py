@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from kit.data import catalogue
 from kit.errors import DataError
 
 SHOWN = 20
@@ -32,22 +33,24 @@ class Problems:
     def __init__(self, source: str) -> None:
         self.source = source
         self.count = 0
+        self.first = ""  # where the first problem is
         self._first: list[str] = []
 
     def add(self, where: str, text: str) -> None:
         """Count one more problem; the first ones are kept to be shown."""
         self.count += 1
+        self.first = self.first or where
         if len(self._first) < SHOWN:
             self._first.append(f"  {where}: {text}")
 
-    def raise_if_any(self) -> None:
-        """Do nothing, or raise one DataError that lists the problems with their places."""
-        if not self.count:
+    def raise_if_any(self, allowed: int = 0) -> None:
+        """Do nothing, or raise one DataError that lists the problems with their places, if more than are allowed."""
+        if self.count <= allowed:
             return
         shown = f", the first {SHOWN} are shown" if self.count > SHOWN else ""
         problems = "1 problem" if self.count == 1 else f"{self.count:,} problems"
         listed = "\n".join(self._first)
-        raise DataError(f"{self.source}: {problems}{shown}:\n{listed}\nCorrect or remove these rows.")
+        raise DataError(f"{self.source}: {problems}{shown}:\n{listed}\n{catalogue.CORRECT_ROWS}")
 
 
 def type_name(value: Any) -> str:

@@ -2,11 +2,13 @@
 
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
+from kit.data import catalogue, names
 from kit.data.files import Row, as_row, read_file
 from kit.data.hub import read_folder, read_hub, rows_of_dataset
 from kit.data.problems import Problems, type_name
@@ -16,41 +18,123 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 _FILE_SUFFIXES = (".jsonl", ".json", ".ndjson", ".csv", ".tsv", ".txt", ".parquet", ".arrow", ".gz", ".zip")
 
 
+HEAD = 100  # rows looked at to recognise a form
+
+
 @dataclass(frozen=True)
 class Source:
-    """The rows of one source, at least one, as they were found."""
+    """The rows of one source as they are found, read once and one by one, and the first of them to look at."""
 
     name: str  # as messages and notes call it: "hh.jsonl.gz", "org/name", "data.preferences"
-    rows: list[Row]
+    rows: Iterable[Row]
     notes: list[str] = field(default_factory=list)
+    head: list[Row] = field(default_factory=list)
+    problems: Problems = field(default_factory=lambda: Problems(""))  # grow while the rows are read
 
 
 def read_source(value: Any, setting: str, seed: int) -> Source:
     """The rows of a source as the config names it; `setting` ("data.preferences") names rows in memory.
 
-    Raises DataError if there is no such source, it cannot be read, or it holds no row.
+    Raises DataError if there is no such source, it cannot be read, or it holds no row; some of it only when the rows
+    are read.
     """
     source = _read(value, setting, seed)
-    if not source.rows:
-        raise DataError(f"{source.name}: 0 rows; at least one is wanted.")
-    return source
+    rows = iter(source.rows)
+    head = list(islice(rows, HEAD))
+    if not head:
+        source.problems.raise_if_any()
+        raise DataError(catalogue.NO_ROWS.format(name=source.name))
+    return Source(source.name, chain(head, rows), source.notes, head, source.problems)
+
+
+def renamed(source: Source, columns: Mapping[str, str]) -> Source:
+    """The source with its columns under the kit's names: `columns` is the kit's name -> the source's.
+
+    A name that is no column but a key within a list of objects is read there. Raises DataError for a name that the
+    first rows do not hold, or where the kit's name is taken.
+    """
+    found = {str(name) for row in source.head for name in row.values}
+    inside = {
+        str(key)
+        for row in source.head
+        for value in row.values.values()
+        if isinstance(value, (list, tuple))
+        for item in value
+        if isinstance(item, dict)
+        for key in item
+    }
+    for ours, theirs in columns.items():
+        if ours not in names.COLUMNS:
+            hint = did_you_mean(ours, names.COLUMNS)
+            swapped = catalogue.COLUMN_SWAPPED.format(ours=ours, theirs=theirs) if theirs in names.COLUMNS else ""
+            raise DataError(catalogue.COLUMN_UNKNOWN_NAME.format(name=source.name, ours=ours, hint=hint + swapped))
+        if theirs not in found | inside and theirs.split(".")[0] not in found:
+            raise DataError(
+                catalogue.COLUMN_NOT_FOUND.format(
+                    name=source.name,
+                    ours=ours,
+                    theirs=theirs,
+                    columns=", ".join(sorted(found)) or "none",
+                    hint=did_you_mean(theirs, found),
+                )
+            )
+        if theirs in found and ours in found and ours != theirs and ours not in columns.values():
+            raise DataError(catalogue.COLUMN_TWICE.format(name=source.name, ours=ours, theirs=theirs))
+
+    def rename(values: dict[str, Any]) -> dict[str, Any]:
+        taken = {theirs: ours for ours, theirs in columns.items()}
+        new = {taken.get(str(name), str(name)): value for name, value in values.items()}
+        for theirs, ours in taken.items():
+            if theirs in found:
+                continue
+            if theirs not in inside:
+                new |= _from_within(values, ours, theirs)
+                continue
+            for name, value in new.items():
+                if isinstance(value, (list, tuple)):
+                    new[name] = [
+                        {**item, ours: item[theirs]} if isinstance(item, dict) and theirs in item else item
+                        for item in value
+                    ]
+        return new
+
+    def rows() -> Iterable[Row]:
+        return (Row(where, rename(values)) for where, values in source.rows)
+
+    head = [Row(where, rename(values)) for where, values in source.head]
+    return Source(source.name, rows(), source.notes, head, source.problems)
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """ "; did you mean X?", where X is close to the word; else nothing."""
+    near = difflib.get_close_matches(word, sorted(known), n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def _from_within(values: dict[str, Any], ours: str, path: str) -> dict[str, Any]:
+    """The value at a dotted path, `question.full_text`, under the kit's name; nothing where the path leads nowhere."""
+    value: Any = values
+    for key in path.split("."):
+        if not isinstance(value, dict) or key not in value:
+            return {}
+        value = value[key]
+    return {ours: value}
 
 
 def _read(value: Any, setting: str, seed: int) -> Source:
     if isinstance(value, (str, Path)):
         return _read_path(str(value), None, None, None, setting, seed)
     if hasattr(value, "column_names"):  # a Dataset or DatasetDict, known without importing the library
-        return Source(setting, rows_of_dataset(value, setting, None))
+        return Source(setting, rows_of_dataset(value, setting, None), problems=Problems(setting))
     if isinstance(value, Mapping):
         options = {key: value.get(key) for key in ("name", "split", "revision")}
         return _read_path(str(value["path"]), **options, setting=setting, seed=seed)
     if isinstance(value, (list, tuple)):
         problems = Problems(setting)
-        rows = [
+        rows = (
             row for number, values in enumerate(value, 1) for row in as_row(f"{setting} row {number}", values, problems)
-        ]
-        problems.raise_if_any()
-        return Source(setting, rows)
+        )
+        return Source(setting, rows, problems=problems)
     raise DataError(
         f"{setting}: found {type_name(value)}; a path, a hub id, a Dataset or a list of rows (dict) is wanted."
     )
@@ -59,19 +143,20 @@ def _read(value: Any, setting: str, seed: int) -> Source:
 def _read_path(text: str, name: str | None, split: str | None, revision: str | None, setting: str, seed: int) -> Source:
     if text == "demo":
         _refuse_options(text, name=name, split=split, revision=revision)
-        return Source("demo", _demo_rows(setting, seed))
+        return Source("demo", _demo_rows(setting, seed), problems=Problems("demo"))
     path = Path(text).expanduser()
     if path.is_dir():
         _refuse_options(text, name=name, revision=revision)
-        return Source(path.name, read_folder(path, split))
+        return Source(path.name, read_folder(path, split), problems=Problems(path.name))
     if path.exists():
         _refuse_options(text, name=name, split=split, revision=revision)
-        return Source(path.name, read_file(path))
+        problems = Problems(path.name)
+        return Source(path.name, read_file(path, problems), problems=problems)
     near = _near_names(path)
     if near or not _HUB_ID.fullmatch(text) or text.lower().endswith(_FILE_SUFFIXES):
         raise DataError(f"{setting}: {_no_such_file(text, path, near)}")
     rows, notes = read_hub(text, name, split, revision)
-    return Source(text, rows, notes)
+    return Source(text, rows, notes, problems=Problems(text))
 
 
 def _demo_rows(setting: str, seed: int) -> list[Row]:

@@ -5,6 +5,7 @@ from collections import Counter
 from itertools import pairwise
 from typing import Any
 
+from kit.data import catalogue
 from kit.data.problems import RowProblem, Unusable, type_name
 from kit.data.rows import Message
 
@@ -23,6 +24,7 @@ _SPEAKER = re.compile(r"(?:\A\s*|\n\n)(Human|Assistant):")
 _TRANSCRIPT_ROLES = {"Human": "user", "Assistant": "assistant"}
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _FIRST_SPEAKER = re.compile(r"\s*Human:")
+_ANSWER = re.compile(r"\n\r?\nAssistant:")
 
 Remarks = Counter[str]  # what was put right on the way -> in how many places
 
@@ -51,22 +53,25 @@ def read_messages(value: Any, what: str, remarks: Remarks) -> list[Message]:
 
 def is_transcript(value: Any) -> bool:
     """Whether a value is an HH-RLHF transcript: it opens with "Human:" and holds "\\n\\nAssistant:"."""
-    return isinstance(value, str) and bool(_FIRST_SPEAKER.match(value)) and "\n\nAssistant:" in value
+    return isinstance(value, str) and bool(_FIRST_SPEAKER.match(value)) and bool(_ANSWER.search(value))
 
 
-def read_transcript(value: Any, what: str) -> list[Message]:
+def read_transcript(value: Any, what: str, remarks: Remarks) -> list[Message]:
     """The turns of an HH-RLHF transcript, the human first, in turn; RowProblem if it is no text.
 
     Raises Unusable if the turns are out of order: transcripts were collected by machine, so the user cannot repair
     one. Where a speaker comes twice in a row, the words of the other mostly stand inside one of the two turns.
     """
     text = read_text(value, what)
+    if "\r\n" in text:
+        text = text.replace("\r\n", "\n")
+        remarks[catalogue.LINE_ENDS] += 1
     if not is_transcript(text):
-        raise Unusable("not a transcript from Human: to Assistant:")
+        raise Unusable(catalogue.NO_TRANSCRIPT)
     _, *parts = _SPEAKER.split(text)
     speakers = parts[::2]
     if any(speaker == following for speaker, following in pairwise(speakers)):
-        raise Unusable("a speaker has two turns in a row in the transcript")
+        raise Unusable(catalogue.SPEAKER_TWICE)
     return [
         {"role": _TRANSCRIPT_ROLES[speaker], "content": said.strip()}
         for speaker, said in zip(speakers, parts[1::2], strict=True)
@@ -78,13 +83,13 @@ def read_prompt(value: Any, what: str, remarks: Remarks) -> list[Message]:
     if not isinstance(value, str):
         messages = read_messages(value, what, remarks)
     elif is_transcript(value):
-        messages = read_transcript(value, what)
+        messages = read_transcript(value, what, remarks)
         if messages[-1] == {"role": "assistant", "content": ""}:  # the cue "\n\nAssistant:" at the end
             messages = messages[:-1]
     else:
         messages = [{"role": "user", "content": read_text(value, what)}]
     if messages[-1]["role"] != "user":
-        raise RowProblem(f"{what} ends with the turn of the {messages[-1]['role']}, a user turn is wanted")
+        raise RowProblem(catalogue.ENDS_WITH.format(what=what, role=messages[-1]["role"], wanted="a user"))
     return messages
 
 
@@ -117,7 +122,7 @@ def _read_message(message: Any, what: str, remarks: Remarks) -> Message:
     role = found.lower()
     if role in ALIASES:
         role = ALIASES[role]
-        remarks[f"read the role {found!r} as {role!r}"] += 1
+        remarks[catalogue.ROLE_READ.format(found=found, role=role)] += 1
     if role not in ROLES:
         raise RowProblem(
             f"{what} has the unknown role {found!r}; known are {', '.join(ROLES)} and {', '.join(ALIASES)}"
@@ -140,7 +145,7 @@ def _merged(turns: list[Message], remarks: Remarks) -> list[Message]:
     merged = turns[:1]
     for turn in turns[1:]:
         if turn["role"] == merged[-1]["role"]:
-            remarks["merged neighbouring turns of one role"] += 1
+            remarks[catalogue.TURNS_MERGED] += 1
             both = [text for text in (merged[-1]["content"], turn["content"]) if text]
             merged[-1] = {"role": turn["role"], "content": "\n\n".join(both)}
         else:

@@ -1,0 +1,180 @@
+"""Every text about data that a person reads, in one place: what stopped a run, what was put right, what was dropped.
+
+Row problems say what was found and what was wanted; the file and line stand before them. Each constant is a template
+for `str.format`.
+"""
+
+# --- forms and columns: the run stops ---------------------------------------------------------------------------
+
+PREFERENCES = """
+  pairs         chosen + rejected, with prompt (instruction, question) or with it inside: messages, HH-RLHF transcripts
+  trees         prompt with nested replies and ranks (Open Assistant); or message_id, parent_id, text, role, rank
+  comparisons   prompt + response_a + response_b (or response1, answer_0, ...) + winner, or annotator1, annotator2, ...
+  lists         prompt + responses + ranks or scores; responses with a rank or score each; or ranking, the best first
+  labels        prompt + completion + label (true or false)
+  ratings       prompt + completion + rating"""
+DEMONSTRATIONS = """
+  prompt + completion (or instruction, input and output; question and answer); messages or conversations (ShareGPT);
+  text (HH-RLHF transcripts); any form of preferences, of which the best answer is taken"""
+PROMPTS = """
+  prompt (or instruction, question); messages or conversations; text; any form of preferences"""
+NO_FORM = "{name}: no {use}{asked}: {missing}found the columns {columns}. Forms this kit reads:{forms}\n{advice}"
+RENAME = "Name your columns in the config: data.columns: {{{columns}}}."
+RENAME_YOURS = (
+    "Name your columns in the config, the kit's name first, e.g. data.columns: {chosen: winner, rejected: loser}; "
+    "or write the rows in one of these forms."
+)
+RENAME_RATING = (
+    "Columns of numbers are {numbers}: say which is the rating, e.g. data.columns: {{rating: {first}}} (the highest is "
+    "best; data.best_value: lowest turns it round)."
+)
+RENAME_ORDERED = (
+    "The answers in {answers} have no ranks or scores. If they stand in order, the best first, say so: data.columns: "
+    "{{ranking: {answers}}}."
+)
+TWO_FORMS = (
+    "{name}: more than one form of preferences fits the columns {columns}:\n{fitting}\n"
+    "Name the one that is meant: data.format: {first} (or `format` beside the `path` of the source)."
+)
+PLAIN_TEXT = (
+    "{name}: the column 'text' holds plain text, which does not say where the prompt ends and the answer begins, so no "
+    "chat template fits it. Split it into the columns prompt and completion."
+)
+COLUMN_NOT_FOUND = "{name}: data.columns names {theirs!r} as {ours}, but the columns are {columns}{hint}."
+COLUMN_UNKNOWN_NAME = (
+    "{name}: data.columns has {ours!r}, which is no column this kit knows{hint} (on the left stands the kit's name, on "
+    "the right yours, e.g. chosen: winner)"
+)
+COLUMN_SWAPPED = "; perhaps the other way round, {theirs}: {ours}"
+COLUMN_TWICE = (
+    "{name}: data.columns reads {theirs!r} as {ours}, but there is a column {ours!r} too; rename one in the file."
+)
+NO_PAIR_LEFT = "{name}: {rows:,} rows give no pair of a better and a worse answer:\n{why}\n{advice}"
+ONE_ANSWER_ONLY = (
+    "Pairs need two answers to one prompt; here every prompt has one. Use the rows as data.demonstrations, or give "
+    "more answers a prompt."
+)
+ALL_EQUAL = "All values are equal, so nothing is preferred: is this the right column?"
+ONE_SIDE_ONLY = "Pairs need a liked and a disliked answer to one prompt, word for word; no prompt here has both."
+SEE_DROPS = "Look at what was dropped, and at the rows."
+WEIGHTS_OF_SOME = (
+    "{setting}: {some} of {all} sources have a weight. Give every source one, or none: without weights all rows count "
+    "the same."
+)
+
+# --- sources and files: the run stops ----------------------------------------------------------------------------
+
+UNREADABLE = "{path}: cannot be read: {error}."
+EMPTY_FILE = "{path}: the file is empty; at least one row is wanted."
+NO_ROWS = "{name}: 0 rows; at least one is wanted."
+WRAPPED = "{path}: this is {what}; unpack it, or save it as JSON Lines, CSV or Parquet."
+DAMAGED_GZIP = "{name}: the gzip archive is damaged ({error}); fetch or write it again."
+DAMAGED_ARROW = "{name}: a damaged {kind} file ({error}); write it again."
+DAMAGED_JSON = "{where}: no JSON ({why}): {text}. Correct the file there."
+UNREAD_JSON = "{name}: no JSON this kit reads ({error})."
+NOT_UTF8 = (
+    "{name}: not UTF-8: byte 0x{byte:02x} at byte offset {offset:,}; perhaps {guess}. "
+    "Convert it: iconv -f {guess} -t UTF-8 {name} > utf8-{name}"
+)
+NUL_BYTE = "{name}:{line}: holds a NUL byte: a binary file, or a damaged one. Write it again as text."
+COLUMN_STANDS_TWICE = "{name}:1: the column(s) {columns} stand twice in the header; every name must be unique."
+
+# --- rows: each is listed, then the run stops --------------------------------------------------------------------
+
+CORRECT_ROWS = "Correct or remove these rows, or let the kit leave out so many: data.skip_bad_rows."
+NO_JSON = "no JSON ({why}): {text}"
+ROW_NO_OBJECT = "the row is {found}, an object with named values is wanted"
+WRONG_CELLS = "{found} cells, {wanted} are wanted (quote cells that hold commas)"
+NO_CSV = "no CSV ({error}); quote cells, and double the quotes inside them"
+NO_MESSAGES_CELL = "a cell looks like a list of messages but is no JSON: {text}"
+NO_CELL = "no {name!r}; found {found}"
+NO_NUMBER = "{what} is {found}, a number is wanted"
+NO_LIST = "{name} is {found}, a list is wanted"
+NO_LABEL = "{what} is {found}; true or false (1 or 0, up or down, like or dislike) is wanted"
+NO_VERDICT = "{what} is {found}, {wanted} is wanted"
+UNCLEAR_VERDICT = (
+    "{what} is 0 or 1, which does not say whether 1 means {first} or the other answer; write a or b, or 1, 2 and 0 for "
+    "a tie"
+)
+NO_TEXT = "{what} has the keys {found}; its text is wanted under one of {known}"
+NO_HISTORY = "history[{index}] is {found}, a list of a question and an answer is wanted"
+LENGTHS_DIFFER = "{answers} holds {n} answers but {column} {m} values; one for each is wanted (null for none)"
+UNKNOWN_ID = "{column} names {name}, which is none of the answers {known}"
+ID_TWICE = "{column} names {name} twice"
+NO_TREE = "prompt is {found}, an object with text and replies is wanted"
+NO_MESSAGE = "{what} is {found}, a message with text and replies is wanted"
+NO_MESSAGE_ID = "message_id is {found}, text is wanted"
+MESSAGE_TWICE = "the message_id stands at {where} too"
+NO_ROLE = "the role of {what} is {found}, text is wanted"
+UNKNOWN_ROLE = "the role of {what} is {found!r}; known are {known}"
+ENDS_WITH = "{what} ends with the turn of the {role}, {wanted} turn is wanted"
+NO_USER_TURN = "the conversation holds no user turn"
+PROMPT_ELSEWHERE = "chosen and rejected are whole conversations, but the prompt does not stand in them"
+
+# --- rows: dropped and counted -----------------------------------------------------------------------------------
+
+ENDS_WITH_HUMAN = "a transcript ends with the human"
+NO_COMMON_BEGINNING = "chosen and rejected have no common beginning to take as the prompt"
+PART_EARLY = "chosen and rejected part before the last turn"
+NO_TRANSCRIPT = "not a transcript from Human: to Assistant:"
+SPEAKER_TWICE = "a speaker has two turns in a row in the transcript"
+EMPTY_TURN = "a turn of the prompt is empty"
+EMPTY_TEXT = "a text is empty"
+EMPTY_ANSWER = "{names} empty"
+EQUAL = "chosen equals rejected"
+DUPLICATE = "exact duplicates"
+DROPPED = "dropped {count:,} row{s}: {reason} (first: {first})"
+TOO_MANY_DROPPED = (
+    "{name}: {lost:,} of {all:,} rows cannot be used, {left}:\n{counts}\n"
+    "Look at the rows named here: the columns may be swapped, or hold something else than was recognised."
+)
+TOO_MANY_OF_A_KIND = (
+    "{name}: {count:,} of {all:,} rows ({share:.1%}): {reason}; more than {limit:.0%} stops a run. "
+    "Correct or remove these rows: {places}"
+)
+BAD_ROWS_SKIPPED = "{name}: skipped {count:,} bad row{s}, as data.skip_bad_rows: {allowed:,} allows (first: {first})"
+
+# --- put right, or worth knowing: noted --------------------------------------------------------------------------
+
+RECOGNISED = "{name}: recognised as {form}; {count:,} {kind}"
+EXPANDED = "{name}: recognised as {form}; {rows:,} rows, {prompts:,} prompts, {pairs:,} pairs"
+BEST_ANSWERS = "the best answers of {form}"
+THEIR_PROMPTS = "the prompts of {form}"
+GUESSED_PROMPT = (
+    "chosen and rejected texts (the prompt is guessed from their common beginning; better add a prompt column)"
+)
+ROLE_READ = "read the role {found!r} as {role!r}"
+TURNS_MERGED = "merged neighbouring turns of one role"
+LINE_ENDS = "read Windows line ends as plain ones in a transcript"
+NUMBER_AS_TEXT = "read a number that is written as text in {what}"
+BOOLEAN_AS_TEXT = "read true or false as the text of an answer in {what}"
+SYSTEM_COLUMN = "took the column system as the system turn"
+TIES = "a tie of two answers makes no pair"
+BELOW_MARGIN = "two answers less than {margin:g} apart make no pair (data.min_margin)"
+UNJUDGED = "left out an answer that nobody ranked or rated"
+LEFT_OUT = "left out a message that is deleted or failed its review, with all replies to it"
+PARENT_MISSING = "left out a message whose parent is not in the file, with all replies to it"
+NO_VOTE = "{column} did not judge a row"
+VOTED_TWICE = "one person voted twice on a pair of answers; the last vote counts"
+RATED_TWICE = "one person rated an answer twice; the last rating counts"
+NO_MAJORITY = "the votes on a pair of answers have no majority; no pair"
+AGREEMENT = "two votes on the same of {cases:,} pairs of answers agree in {share:.0%} of cases"
+MAJORITY = "votes: the majority makes one pair; a tie is a vote too (data.votes: each keeps every vote)"
+EACH_VOTE = "votes: every vote is a pair (data.votes: majority makes one pair of them)"
+STANDARDIZED = "ratings of {people:,} people, each less their mean and by their deviation"
+MIXED_SCALES = (
+    "ratings seem to have different scales: {low} goes to {low_top:g}, {high} to {high_top:g}; "
+    "data.standardize_ratings: true puts each person's on one"
+)
+SIDE_BIAS = "the first of the two answers won {share:.0%} of {total:,} verdicts: were they shown in random order?"
+BOTH_WAYS = (
+    "{count:,} pair{s} of answers {are} judged both ways (first: {first}); all are kept (data.votes: majority settles "
+    "them)"
+)
+SCORES_SAY_OPPOSITE = "score_chosen is below score_rejected: the columns may be swapped"
+BALANCED = (
+    "{name}: each of {prompts:,} prompts gives {each:,} training pairs, whatever its number of answers "
+    "(data.prompt_weights: pairs takes every pair once)"
+)
+MIXED = "{setting}: mixed by weight: {parts}"
+SIZES = "{name}: {train:,} to train on, {held_out:,} held out"

@@ -1,0 +1,203 @@
+"""A source read in its form: pairs, demonstrations or prompts, what was dropped, and notes on what was put right."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic
+
+from kit.data import catalogue
+from kit.data.checks import Drop
+from kit.data.formats.form import Form, OpinionForm, Read
+from kit.data.formats.head import Head
+from kit.data.formats.recognise import demonstration_form, preferences_form, prompt_form
+from kit.data.opinions import (
+    Opinion,
+    Rules,
+    best_of,
+    judged_both_ways,
+    one_a_prompt,
+    pairs_of,
+    settle_votes,
+    side_bias,
+)
+from kit.data.problems import Problems, RowProblem, Unusable
+from kit.data.rows import Demonstration, Pair, Prompt, T, prompt_key
+from kit.data.sources import Source
+from kit.data.turns import Remarks
+from kit.errors import DataError
+
+_BIAS_VERDICTS = 30  # fewer verdicts say nothing about a side
+
+
+@dataclass(frozen=True)
+class Converted(Generic[T]):
+    """The rows of a source that could be read, those dropped on the way, and notes on what was put right."""
+
+    rows: list[T]
+    drops: list[Drop]
+    notes: list[str]
+    ranked: bool = False  # pairs expanded from K answers: each prompt is to weigh the same
+    repeats: bool = False  # equal pairs are votes of several people, no duplicates
+
+
+@dataclass
+class _Gathered(Generic[Read]):
+    items: list[Read]
+    drops: list[Drop]
+    remarks: Remarks
+    read: int = 0
+    notes: list[str] = field(default_factory=list)
+
+
+def read_pairs(source: Source, settings: Any, format: str | None = None) -> Converted[Pair]:
+    """The ordered pairs of a source of preferences; DataError with the list of rows that have problems."""
+    form = preferences_form(Head(source.head), source.name, settings.best_value, format or settings.format)
+    gathered = _gather(source, form, settings.skip_bad_rows)
+    remarks, opinions = gathered.remarks, gathered.items
+    rules = Rules(settings.votes, settings.min_margin, settings.standardize_ratings)
+    if form.shown_in_order:
+        _note_side_bias(opinions, remarks)
+    repeats = False
+    if form.single:
+        opinions = one_a_prompt(opinions, rules, remarks)
+    elif _are_votes(opinions, form, rules):
+        if rules.votes == "each":
+            repeats = True
+            remarks[catalogue.EACH_VOTE] = 0
+        else:
+            opinions = settle_votes(opinions, remarks)
+            remarks[catalogue.MAJORITY] = 0
+    pairs = pairs_of(opinions, rules, remarks)
+    if not pairs and not gathered.drops:
+        raise DataError(_no_pair(source.name, gathered.read, opinions, form, remarks))
+    count = (
+        len(opinions) + len(gathered.drops) if not (form.ranked or form.voted or form.shown_in_order) else len(pairs)
+    )
+    notes = [catalogue.RECOGNISED.format(name=source.name, form=form.name, count=count, kind="pairs")]
+    if form.ranked or form.voted:
+        notes = [
+            catalogue.EXPANDED.format(
+                name=source.name, form=form.name, rows=gathered.read, prompts=_prompts(opinions), pairs=len(pairs)
+            )
+        ]
+    notes += gathered.notes + _told(source.name, remarks)
+    if not form.voted and (both := judged_both_ways(pairs)):
+        n = len(both)
+        where = both[0].where
+        text = catalogue.BOTH_WAYS.format(count=n, s="s"[: n > 1], are="are" if n > 1 else "is", first=where)
+        notes.append(f"{source.name}: {text}")
+    return Converted(pairs, gathered.drops, notes, ranked=form.ranked or repeats, repeats=repeats)
+
+
+def read_demonstrations(source: Source, settings: Any) -> Converted[Demonstration]:
+    """The demonstrations of a source; of preferences, the best answers. DataError as for pairs."""
+    plain, preferences = demonstration_form(Head(source.head), source.name, settings.best_value)
+    if plain is not None:
+        return _plain(source, plain, settings.skip_bad_rows, "demonstrations")
+    assert preferences is not None
+    gathered = _gather(source, preferences, settings.skip_bad_rows)
+    opinions = gathered.items
+    if preferences.single:
+        opinions = one_a_prompt(opinions, Rules(), gathered.remarks)
+        if preferences.name.startswith("binary"):
+            opinions = [o for o in opinions if any(value is not None and value > 0.5 for _, value in o.answers)]
+    elif preferences.voted:
+        opinions = settle_votes(opinions, gathered.remarks)
+    elif preferences.shown_in_order:  # a tie names no better answer
+        opinions = [o for o in opinions if o.answers[0].value != o.answers[1].value]
+    rows = best_of(opinions)
+    name = catalogue.BEST_ANSWERS.format(form=preferences.name)
+    recognised = catalogue.RECOGNISED.format(
+        name=source.name, form=name, count=len(rows) + len(gathered.drops), kind="demonstrations"
+    )
+    return Converted(rows, gathered.drops, [recognised, *gathered.notes, *_told(source.name, gathered.remarks)])
+
+
+def read_prompts(source: Source, settings: Any) -> Converted[Prompt]:
+    """The prompts of a source. DataError as for pairs."""
+    plain, preferences = prompt_form(Head(source.head), source.name, settings.best_value)
+    if plain is not None:
+        return _plain(source, plain, settings.skip_bad_rows, "prompts")
+    assert preferences is not None
+    gathered = _gather(source, preferences, settings.skip_bad_rows)
+    rows = [Prompt(opinion.prompt, opinion.where) for opinion in gathered.items]
+    name = catalogue.THEIR_PROMPTS.format(form=preferences.name)
+    recognised = catalogue.RECOGNISED.format(
+        name=source.name, form=name, count=len(rows) + len(gathered.drops), kind="prompts"
+    )
+    return Converted(rows, gathered.drops, [recognised, *gathered.notes, *_told(source.name, gathered.remarks)])
+
+
+def _plain(source: Source, form: Form[T], allowed: int, kind: str) -> Converted[T]:
+    gathered = _gather(source, form, allowed)
+    recognised = catalogue.RECOGNISED.format(name=source.name, form=form.name, count=gathered.read, kind=kind)
+    return Converted(
+        gathered.items, gathered.drops, [recognised, *gathered.notes, *_told(source.name, gathered.remarks)]
+    )
+
+
+def _gather(source: Source, form: Form[Read], allowed: int) -> _Gathered[Read]:
+    """Every row of the source, read in the form; DataError if more rows than allowed have problems, all in one list."""
+    gathered: _Gathered[Read] = _Gathered([], [], Counter())
+    problems: Problems = source.problems
+    problems.source = source.name
+    for where, values in source.rows:
+        gathered.read += 1
+        try:
+            gathered.items += form.read(values, where, gathered.remarks)
+        except RowProblem as problem:
+            problems.add(where, str(problem))
+        except Unusable as reason:
+            gathered.drops.append(Drop(str(reason), where))
+    try:
+        gathered.items += form.rest()
+    except RowProblem as problem:
+        problems.add(source.name, str(problem))
+    problems.raise_if_any(allowed)
+    if problems.count:
+        n = problems.count
+        gathered.notes.append(
+            catalogue.BAD_ROWS_SKIPPED.format(
+                name=source.name, count=n, s="s"[: n > 1], allowed=allowed, first=problems.first
+            )
+        )
+    return gathered
+
+
+def _are_votes(opinions: Sequence[Opinion], form: OpinionForm, rules: Rules) -> bool:
+    """Whether the opinions are votes on pairs of answers: the data say who judged, or the user says so."""
+    if any(len(opinion.answers) != 2 for opinion in opinions):
+        return False
+    return form.voted or (rules.votes == "majority" and not form.ranked)
+
+
+def _told(name: str, remarks: Remarks) -> list[str]:
+    return [
+        f"{name}: {text}" + (f" ({count:,} time{'s' if count > 1 else ''})" if count else "")
+        for text, count in remarks.items()
+    ]
+
+
+def _prompts(opinions: Sequence[Opinion]) -> int:
+    return len({prompt_key(opinion.prompt) for opinion in opinions})
+
+
+def _note_side_bias(opinions: Sequence[Opinion], remarks: Remarks) -> None:
+    """Note a side that wins far more often than chance would have it: over four standard errors from a half."""
+    first, total = side_bias(opinions)
+    if total >= _BIAS_VERDICTS and abs(first - total / 2) > 2 * total**0.5:
+        remarks[catalogue.SIDE_BIAS.format(share=first / total, total=total)] = 0
+
+
+def _no_pair(name: str, rows: int, opinions: Sequence[Opinion], form: OpinionForm, remarks: Remarks) -> str:
+    values = {value for opinion in opinions for _, value in opinion.answers if value is not None}
+    if form.name.startswith("binary") and len(values) > 1:
+        advice = catalogue.ONE_SIDE_ONLY
+    elif len(values) == 1:
+        advice = catalogue.ALL_EQUAL
+    elif all(len(opinion.answers) < 2 for opinion in opinions):
+        advice = catalogue.ONE_ANSWER_ONLY
+    else:
+        advice = catalogue.SEE_DROPS
+    why = "\n".join(f"  {line}" for line in [form.name, *_told(name, remarks)])
+    return catalogue.NO_PAIR_LEFT.format(name=name, rows=rows, why=why, advice=advice)

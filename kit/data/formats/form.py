@@ -1,0 +1,37 @@
+"""What a recognised form is: its name, and how its rows become opinions, demonstrations or prompts."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from kit.data.opinions import Opinion
+from kit.data.turns import Remarks
+
+Read = TypeVar("Read")
+
+
+def _nothing_more() -> Sequence[Any]:
+    return ()
+
+
+@dataclass(frozen=True)
+class Form(Generic[Read]):
+    """A recognised form of rows.
+
+    `read` gives what one row holds. A form whose rows only make sense together (a flat tree) keeps them, and gives
+    all of it from `rest` once the last row was read.
+    """
+
+    name: str  # as the notes say it: "HH-RLHF transcripts"
+    read: Callable[[dict[str, Any], str, Remarks], Iterable[Read]]
+    rest: Callable[[], Iterable[Read]] = _nothing_more
+
+
+@dataclass(frozen=True)
+class OpinionForm(Form[Opinion]):
+    """A form of preferences."""
+
+    single: bool = False  # a row is the rating of one answer: those of a prompt belong together
+    voted: bool = False  # several people judged one pair of answers
+    ranked: bool = False  # pairs are expanded from K answers: each prompt is to weigh the same
+    shown_in_order: bool = False  # the first answer of an opinion was shown first

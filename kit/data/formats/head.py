@@ -1,0 +1,64 @@
+"""The first rows of a source: what forms are recognised by."""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from kit.data.files import Row
+from kit.data.turns import is_transcript
+
+
+class Head:
+    """The first rows of a source and the columns that stand in them."""
+
+    def __init__(self, rows: Iterable[Row]) -> None:
+        self.rows = [row.values for row in rows]
+        self.columns: set[str] = {str(name) for row in self.rows for name in row}
+
+    def first(self, names: Iterable[str], fits: Callable[[Any], bool] | None = None) -> str | None:
+        """The first of the names that is a column, and whose values mostly fit; None if there is none."""
+        return next((name for name in names if name in self.columns and (not fits or self.mostly(name, fits))), None)
+
+    def found(self, column: str) -> list[Any]:
+        """The values of a column that are not null."""
+        return [row[column] for row in self.rows if row.get(column) is not None]
+
+    def mostly(self, column: str, fits: Callable[[Any], bool]) -> bool:
+        """Whether more than half of a column's values fit; rows may be damaged, so not all need to."""
+        values = self.found(column)
+        return bool(values) and 2 * sum(map(bool, map(fits, values))) > len(values)
+
+    def kind(self, column: str) -> str:
+        """What most of the rows hold in a column: text, transcript or messages; hostile values have no say."""
+        kinds = Counter(
+            "messages" if isinstance(value, (list, tuple, dict)) else "transcript" if is_transcript(value) else "text"
+            for value in (row.get(column) for row in self.rows)
+            if isinstance(value, (str, list, tuple, dict))
+        )
+        return kinds.most_common(1)[0][0] if kinds else "text"
+
+
+def is_text(value: Any) -> bool:
+    """A text."""
+    return isinstance(value, str)
+
+
+def is_list(value: Any) -> bool:
+    """A list."""
+    return isinstance(value, (list, tuple))
+
+
+def is_object(value: Any) -> bool:
+    """An object of named values."""
+    return isinstance(value, dict)
+
+
+def is_number(value: Any) -> bool:
+    """A number, or a text that is one; no boolean."""
+    if isinstance(value, str):
+        try:
+            return math.isfinite(float(value))
+        except ValueError:
+            return False
+    return isinstance(value, (int, float)) and not isinstance(value, bool)

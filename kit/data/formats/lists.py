@@ -1,0 +1,203 @@
+"""K answers to one prompt in one row: ordered best first, with ranks, or with scores (UltraFeedback)."""
+
+import re
+from typing import Any
+
+from kit.data import catalogue
+from kit.data.formats.cells import (
+    Values,
+    annotator_column,
+    annotator_of,
+    cell,
+    number,
+    prompt_column,
+    prompt_of,
+    prompt_words,
+)
+from kit.data.formats.form import OpinionForm
+from kit.data.formats.head import Head, is_list, is_number, is_object, is_text
+from kit.data.names import ANSWERS, ORDERED, RANKS, SCORES
+from kit.data.opinions import Answer, Opinion
+from kit.data.problems import RowProblem, excerpt, type_name
+from kit.data.turns import Remarks, is_answer, read_response
+
+_TEXTS = ("response", "answer", "completion", "text", "content", "output", "generated_text")
+_IDS = ("id", "response_id", "answer_id", "model", "name")
+_ITEM_SCORES = ("score", "rating", "overall_score", "fine-grained_score", "reward")
+
+
+def lists_form(head: Head, best: str) -> OpinionForm | None:
+    """The form of rows that hold a list of answers with ranks or scores, or a list ordered best first."""
+    prompt = prompt_column(head)
+    if prompt is None:
+        return None
+    who = annotator_column(head)
+    answers = head.first(ANSWERS, is_list)
+    made = _with_values(head, answers, best) if answers else None
+    if made is None:
+        made = _by_ids(head, answers) if answers else None
+    if made is None and not answers:
+        made = _ordered(head)
+    if made is None:
+        return None
+    name, answers_of = made
+
+    def read(values: Values, where: str, remarks: Remarks) -> list[Opinion]:
+        start = prompt_of(values, prompt, remarks)
+        return [Opinion(start, tuple(answers_of(values, remarks)), where, annotator_of(values, who))]
+
+    return OpinionForm(f"{name.format(prompt=prompt_words(prompt, head))}", read, ranked=True)
+
+
+def direction(is_rank: bool, best: str) -> tuple[int, str]:
+    """(the sign that makes higher better, the words that say which end is best)."""
+    lowest = is_rank if best == "auto" else best == "lowest"
+    word = "rank" if is_rank else "value"
+    return (-1 if lowest else 1), f"the {'lowest' if lowest else 'highest'} {word} is best"
+
+
+def _with_values(head: Head, answers: str, best: str) -> tuple[str, Any] | None:
+    """Answers, each with its rank or score: within its object, or in a second list of the same length."""
+    inside = {
+        str(key) for value in head.found(answers) if is_list(value) for item in value if is_object(item) for key in item
+    }
+    rank = next((key for key in ("rank", "ranking") if key in inside), None)
+    score = next((key for key in _ITEM_SCORES if key in inside), None)
+    score = score or ("annotations" if "annotations" in inside else None)
+
+    def number_lists(name: str) -> bool:
+        return head.mostly(name, lambda value: is_list(value) and any(map(is_number, value)))
+
+    ranks = next((name for name in RANKS if name in head.columns and number_lists(name)), None)
+    scores = next((name for name in SCORES if name in head.columns and number_lists(name)), None)
+    column = ranks or scores
+    key = None if column else rank or score
+    if column is None and key is None:
+        return None
+    is_rank = column == ranks if column else key == rank
+    sign, words = direction(is_rank, best)
+
+    def read(values: Values, remarks: Remarks) -> list[Answer]:
+        items = _list(values, answers)
+        if column is not None:
+            judged = _list(values, column)
+            if len(judged) != len(items):
+                raise RowProblem(
+                    catalogue.LENGTHS_DIFFER.format(answers=answers, n=len(items), column=column, m=len(judged))
+                )
+        else:
+            judged = [_judgement(item, str(key)) for item in items]
+        found = []
+        for index, (item, value) in enumerate(zip(items, judged, strict=True)):
+            text = _text(item, f"{answers}[{index}]", remarks)
+            read_value = _aspects(value, index, remarks) if key == "annotations" else None
+            if key != "annotations":
+                read_value = number(value, f"{column or answers}[{index}]{f'.{key}' if key else ''}", remarks)
+            found.append(Answer(text, None if read_value is None else sign * read_value))
+        return found
+
+    kind = "rankings" if is_rank else "answers with scores"
+    told = column or (key if key != "annotations" else "the mean of their annotations")
+    return f"{kind}: {{prompt}} and {answers}, judged by {told} ({words})", read
+
+
+def _by_ids(head: Head, answers: str) -> tuple[str, Any] | None:
+    """Answers with ids, and a list of ids ordered best first; or indices from 0 under the name `order`."""
+    column = head.first((*RANKS, "order"), lambda value: is_list(value) or (is_text(value) and ">" in value))
+    if column is None:
+        return None
+
+    def read(values: Values, remarks: Remarks) -> list[Answer]:
+        items = _list(values, answers)
+        texts = [_text(item, f"{answers}[{index}]", remarks) for index, item in enumerate(items)]
+        names = [_id(item, index) for index, item in enumerate(items)]
+        by_text = dict(zip(texts, names, strict=True))  # the order may repeat the answers themselves
+        places: dict[str, int] = {}
+        for place, group in enumerate(_groups(values, column)):
+            for item in group:
+                name = str(item).strip()
+                name = name if name in names else by_text.get(name, name)
+                if name not in names:
+                    raise RowProblem(
+                        catalogue.UNKNOWN_ID.format(column=column, name=excerpt(name, 20), known=names[:9])
+                    )
+                if name in places:
+                    raise RowProblem(catalogue.ID_TWICE.format(column=column, name=excerpt(name, 20)))
+                places[name] = place
+        return [
+            Answer(text, -float(places[name]) if name in places else None)
+            for text, name in zip(texts, names, strict=True)
+        ]
+
+    return f"rankings: {{prompt}} and {answers}, ordered by {column} (the first is best)", read
+
+
+def _ordered(head: Head) -> tuple[str, Any] | None:
+    """A list of answers that stand best first; a list within it holds answers that tie."""
+
+    def of_answers(value: Any) -> bool:
+        return is_list(value) and bool(value) and not is_answer(value) and not all(map(is_number, value))
+
+    column = head.first(ORDERED, of_answers)
+    if column is None:
+        return None
+
+    def read(values: Values, remarks: Remarks) -> list[Answer]:
+        return [
+            Answer(_text(item, f"{column}[{place}]", remarks), -float(place))
+            for place, group in enumerate(_groups(values, column))
+            for item in group
+        ]
+
+    return f"rankings: {{prompt}} and {column} (the first is best)", read
+
+
+def _list(values: Values, name: str) -> list[Any]:
+    found = cell(values, name)
+    if not is_list(found):
+        raise RowProblem(catalogue.NO_LIST.format(name=name, found=type_name(found)))
+    return list(found)
+
+
+def _groups(values: Values, name: str) -> list[list[Any]]:
+    """The members of an order, those that tie together: nested lists, or a text like `b > a = c`."""
+    found = cell(values, name)
+    if isinstance(found, str) and ">" in found:
+        return [re.split(r"[=,]", part) for part in found.split(">")]
+    return [list(item) if is_list(item) and not is_answer(item) else [item] for item in _list(values, name)]
+
+
+def _judgement(item: Any, key: str) -> Any:
+    """What an answer's object says under the key; None, no judgement, where it says nothing."""
+    return item.get(key) if isinstance(item, dict) else None
+
+
+def _text(item: Any, what: str, remarks: Remarks) -> str:
+    if isinstance(item, dict) and not ("role" in item or "from" in item):
+        key = next((key for key in _TEXTS if key in item), None)
+        if key is None:
+            raise RowProblem(catalogue.NO_TEXT.format(what=what, found=sorted(map(str, item)), known=", ".join(_TEXTS)))
+        return read_response(item[key], f"{what}.{key}", remarks)
+    return read_response([item] if isinstance(item, dict) else item, what, remarks)
+
+
+def _id(item: Any, index: int) -> str:
+    """The id of an answer: its own, else its index from 0."""
+    if isinstance(item, dict):
+        key = next((key for key in _IDS if item.get(key) is not None), None)
+        if key is not None:
+            return str(item[key]).strip()
+    return str(index)
+
+
+def _aspects(value: Any, index: int, remarks: Remarks) -> float | None:
+    """UltraFeedback's annotations without an overall score: the mean of the ratings of all aspects."""
+    if not isinstance(value, dict):
+        return None
+    ratings = []
+    for aspect in value.values():
+        first = aspect[0] if isinstance(aspect, (list, tuple)) and aspect else aspect
+        if isinstance(first, dict) and "Rating" in first:
+            rating = number(first["Rating"], f"annotations[{index}].Rating", remarks)
+            ratings += [] if rating is None else [rating]
+    return sum(ratings) / len(ratings) if ratings else None

@@ -1,0 +1,42 @@
+"""How often a training row is used in one pass: TRL's trainers take no weights, so rows are repeated or left out."""
+
+import hashlib
+from collections.abc import Sequence
+
+from kit.data.rows import Pair, T, prompt_key
+
+
+def balance_prompts(pairs: Sequence[Pair], seed: int) -> list[Pair]:
+    """The pairs with as many of each prompt, the mean over prompts: each prompt weighs the same, whatever its K.
+
+    InstructGPT weighs each of a prompt's C(K, 2) pairs by 1 / C(K, 2) (Ouyang et al. 2022, arXiv:2203.02155, eq. 1).
+    Here a prompt with fewer pairs than the mean has them repeated, and one with more gives a part of them, so that a
+    pass has about as many rows as there are pairs and the reward model and DPO see the same ones.
+    """
+    groups: dict[str, list[Pair]] = {}
+    for pair in pairs:
+        groups.setdefault(prompt_key(pair.prompt), []).append(pair)
+    if len({len(group) for group in groups.values()}) < 2:
+        return list(pairs)
+    each = max(1, round(len(pairs) / len(groups)))
+    return [pair for key, group in groups.items() for pair in resample(group, each, f"{seed} {key}")]
+
+
+def resample(rows: Sequence[T], wanted: int, seed: str) -> list[T]:
+    """Exactly `wanted` of the rows, in their order: each floor(wanted / rows) times, the rest by a draw from `seed`."""
+    if not rows:
+        return []
+    times, more = divmod(wanted, len(rows))
+    drawn = sorted(range(len(rows)), key=lambda n: hashlib.sha256(f"{seed} {n}".encode()).digest())[:more]
+    extra = set(drawn)
+    return [row for number, row in enumerate(rows) for _ in range(times + (number in extra))]
+
+
+def shares(sizes: Sequence[int], weights: Sequence[float]) -> list[int]:
+    """How many rows each source gives so that their numbers stand in the ratio of the weights; the sum stays.
+
+    A source of no rows gives none; every other one gives at least one row.
+    """
+    whole = sum(weight for size, weight in zip(sizes, weights, strict=True) if size)
+    total = sum(sizes)
+    return [max(1, round(total * weight / whole)) if size else 0 for size, weight in zip(sizes, weights, strict=True)]
