@@ -97,7 +97,7 @@ def comparisons_form(head: Head, _best: str) -> OpinionForm | None:
                 remarks[catalogue.NO_VOTE.format(column=column)] += 1
                 continue
             sign = verdict(values[column], column, remarks)
-            by = column if voters else annotator_of(values, who)
+            by = f"{column} of {where}" if voters else annotator_of(values, who)
             pair = (Answer(one, float(sign > 0)), Answer(two, float(sign < 0)))
             opinions.append(Opinion(start, pair, where, by))
         return opinions

@@ -31,14 +31,8 @@ _WORDS = {
 
 def labels_form(head: Head, _best: str) -> OpinionForm | None:
     """The form of rows with one answer that was liked or not."""
-    columns = _columns(head)
-    label = head.first(LABEL, lambda value: _thumb(value) is not None)
+    columns, label = _columns(head), _label_column(head)
     if columns is None or label is None:
-        return None
-    # A column of ratings that are all 0 or 1 in the first rows, and others below, is no column of thumbs.
-    if label not in LABEL[1:] and not all(
-        _thumb(value) is not None or not is_number(value) for value in head.found(label)
-    ):
         return None
     prompt, answer = columns
     who = annotator_column(head)
@@ -62,7 +56,7 @@ def labels_form(head: Head, _best: str) -> OpinionForm | None:
 def ratings_form(head: Head, best: str) -> OpinionForm | None:
     """The form of rows with one answer and its rating."""
     columns = _columns(head)
-    rating = head.first(RATING, is_number)
+    rating = head.first([name for name in RATING if name != _label_column(head)], is_number)
     if columns is None or rating is None:
         return None
     prompt, answer = columns
@@ -81,6 +75,14 @@ def ratings_form(head: Head, best: str) -> OpinionForm | None:
         single=True,
         ranked=True,
     )
+
+
+def _label_column(head: Head) -> str | None:
+    """The column of thumbs. Numbers are thumbs where there are two of them, 0 or -1 beside 1; else they are ratings."""
+    name = head.first(LABEL, lambda value: _thumb(value) is not None)
+    if name is None or not head.mostly(name, is_number):
+        return name
+    return name if all(_thumb(value) is not None for value in head.found(name)) else None
 
 
 def _columns(head: Head) -> tuple[str, str] | None:

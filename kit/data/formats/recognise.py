@@ -116,7 +116,8 @@ def _none(head: Head, name: str, use: str, forms: str, missing: set[str], format
         for other in _OTHER_NAMES.get(kit_name, ())
         if other in head.columns and other != kit_name
     }
-    numbers = [column for column in known if head.mostly(column, is_number)]
+    texts = {*PROMPTS, *ANSWER}
+    numbers = [column for column in known if column not in texts and head.mostly(column, is_number)]
     if renames:
         advice = catalogue.RENAME.format(columns=", ".join(f"{new}: {old}" for new, old in renames.items()))
     elif use == "preferences" and head.first(PROMPTS) and head.first(ANSWER) and numbers:

@@ -1,0 +1,520 @@
+"""The forms of preferences beside chosen and rejected: each is recognised by its content and read into pairs."""
+
+import pytest
+from rows import assistant, demonstrations, judged, pair, pairs, prompts, refusal, system, user
+
+from kit.data import Demonstration, Pair
+
+
+def note(*rows, **settings):
+    """What the rows were recognised as."""
+    return pairs(*rows, **settings).notes[0]
+
+
+def notes(*rows, **settings):
+    return "\n".join(pairs(*rows, **settings).notes)
+
+
+class TestPromptsUnderOtherNames:
+    @pytest.mark.parametrize("name", ["instruction", "question", "query"])
+    def test_are_read_beside_chosen_and_rejected(self, name):
+        assert pair({name: "2+2?", "chosen": "4", "rejected": "5"}) == Pair([user("2+2?")], "4", "5", "a.jsonl:1")
+        assert f"recognised as {name}, chosen and rejected" in note({name: "2+2?", "chosen": "4", "rejected": "5"})
+
+    def test_alpacas_input_follows_the_instruction(self):
+        row = {"instruction": "Add.", "input": "2+2", "chosen": "4", "rejected": "5"}
+        assert pair(row).prompt == [user("Add.\n\n2+2")]
+        assert pair(row | {"input": ""}).prompt == [user("Add.")]
+        assert pair(row | {"input": None}).prompt == [user("Add.")]
+
+    def test_a_system_column_beside_a_question_is_the_system_turn(self):
+        row = {"system": "Be brief.", "question": "2+2?", "chosen": "4", "rejected": "5"}
+        assert pair(row).prompt == [system("Be brief."), user("2+2?")]
+        assert "took the column system as the system turn (1 time)" in notes(row)
+
+    def test_alpacas_history_comes_before(self):
+        row = {"instruction": "Sure?", "history": [["2+2?", "4"]], "chosen": "Yes", "rejected": "No"}
+        assert pair(row).prompt == [user("2+2?"), assistant("4"), user("Sure?")]
+        assert "history[0] is text" in refusal(pairs, row | {"history": ["2+2?"]})
+
+    def test_sharegpts_pairs_have_one_message_a_side(self):
+        row = {
+            "conversations": [{"from": "human", "value": "2+2?"}],
+            "chosen": {"from": "gpt", "value": "4"},
+            "rejected": {"from": "gpt", "value": "5"},
+        }
+        assert pair(row) == Pair([user("2+2?")], "4", "5", "a.jsonl:1")
+
+    def test_a_conversation_in_full_is_read_whatever_stands_beside_it(self):
+        turns = [user("Hi"), assistant("Hello"), user("2+2?")]
+        row = {"prompt": "2+2?", "chosen": [*turns, assistant("4")], "rejected": [*turns, assistant("5")]}
+        row |= {"messages": row["chosen"], "score_chosen": 8.0, "score_rejected": 3.0, "question": "no"}
+        assert pair(row) == Pair(turns, "4", "5", "a.jsonl:1")
+
+    def test_scores_that_say_the_opposite_of_the_columns_are_told(self):
+        row = {"prompt": "2+2?", "chosen": "4", "rejected": "5", "score_chosen": 2.0, "score_rejected": 7.0}
+        assert "score_chosen is below score_rejected: the columns may be swapped (1 time)" in notes(row)
+
+    def test_several_rejected_answers_make_a_pair_each(self):
+        assert judged({"prompt": "2+2?", "chosen": "4", "rejected": ["5", "6"]}) == [("4", "5"), ("4", "6")]
+
+
+class TestOpenAssistantTrees:
+    @staticmethod
+    def reply(text, rank=None, role="assistant", replies=(), **more):
+        return {"text": text, "role": role, "rank": rank, "replies": list(replies), **more}
+
+    def tree(self, *replies):
+        return {"message_tree_id": "t", "prompt": self.reply("2+2?", role="prompter", replies=replies)}
+
+    def test_the_reply_of_the_lowest_rank_is_best(self):
+        row = self.tree(self.reply("five", 2), self.reply("4", 0), self.reply("four", 1))
+        assert set(judged(row)) == {("4", "five"), ("4", "four"), ("four", "five")}
+        assert note(row) == (
+            "a.jsonl: recognised as OASST trees: sibling replies by rank (the lowest rank is best); "
+            "1 rows, 1 prompts, 3 pairs"
+        )
+
+    def test_the_direction_of_ranks_can_be_turned_round(self):
+        row = self.tree(self.reply("5", 1), self.reply("4", 0))
+        assert judged(row, best_value="highest") == [("5", "4")]
+        assert "the highest rank is best" in note(row, best_value="highest")
+
+    def test_the_turns_before_are_the_prompt(self):
+        deeper = self.reply("Sure?", role="prompter", replies=[self.reply("Yes", 0), self.reply("No", 1)])
+        (found,) = pairs(self.tree(self.reply("4", replies=[deeper]))).rows
+        assert found.prompt == [user("2+2?"), assistant("4"), user("Sure?")]
+
+    def test_deleted_and_refused_replies_are_left_out_with_theirs(self):
+        below = self.reply("x", role="prompter", replies=[self.reply("a", 0), self.reply("b", 1)])
+        bad = [self.reply("spam", 0, review_result=False), self.reply("gone", 1, deleted=True, replies=[below])]
+        row = self.tree(*bad, self.reply("4", 2), self.reply("5", 3))
+        assert judged(row) == [("4", "5")]
+        assert "left out a message that is deleted or failed its review, with all replies to it (2 times)" in notes(row)
+
+    def test_replies_without_a_rank_are_left_out_and_counted(self):
+        row = self.tree(self.reply("4", 0), self.reply("5", 1), self.reply("?", None))
+        assert judged(row) == [("4", "5")]
+        assert "left out an answer that nobody ranked or rated (1 time)" in notes(row)
+
+    def test_equal_ranks_make_no_pair(self):
+        row = self.tree(self.reply("4", 0), self.reply("four", 0), self.reply("5", 1))
+        assert set(judged(row)) == {("4", "5"), ("four", "5")}
+
+    @pytest.mark.parametrize(
+        ("reply", "problem"),
+        [
+            ({"text": None, "role": "assistant"}, "prompt.replies[0].text is null"),
+            ({"text": "4", "role": "tool"}, "the role of prompt.replies[0].text is 'tool'"),
+            ({"text": "4"}, "the role of prompt.replies[0].text is null"),
+            ("4", "prompt.replies[0] is text"),
+            ({"text": "4", "role": "assistant", "rank": "first"}, "prompt.replies[0].rank is 'first'"),
+            ({"text": "4", "role": "assistant", "replies": "none"}, "prompt.replies[0].replies is text"),
+        ],
+    )
+    def test_what_is_no_message_is_a_problem(self, reply, problem):
+        assert f"a.jsonl:1: {problem}" in refusal(pairs, self.tree(reply))
+
+    def test_the_best_replies_are_demonstrations(self):
+        row = self.tree(self.reply("5", 1), self.reply("4", 0))
+        assert demonstrations(row).rows == [Demonstration([user("2+2?")], "4", "a.jsonl:1")]
+
+    def test_messages_one_a_row_are_put_together(self):
+        def message(name, parent, text, role, rank=None):
+            return {"message_id": name, "parent_id": parent, "text": text, "role": role, "rank": rank, "lang": "en"}
+
+        rows = [
+            message("b", "a", "5", "assistant", 1.0),  # parents may come later
+            message("a", None, "2+2?", "prompter"),
+            message("c", "a", "4", "assistant", 0.0),
+            message("d", "z", "lost", "assistant", 0.0),
+        ]
+        assert judged(*rows) == [("4", "5")]
+        assert "left out a message whose parent is not in the file, with all replies to it (1 time)" in notes(*rows)
+        assert "the message_id stands at a.jsonl:1 too" in refusal(pairs, *rows, rows[0])
+
+
+PANDALM = {"instruction": "Add.", "input": "2+2", "response1": "5", "response2": "4", "cmp_key": "a_b"}
+
+
+class TestPandaLM:
+    ROW = PANDALM
+
+    def votes(self, *votes, **more):
+        return self.ROW | {f"annotator{number}": vote for number, vote in enumerate(votes, 1)} | more
+
+    def test_the_majority_of_the_annotators_decides(self):
+        assert judged(self.votes(1, 2, 2)) == [("4", "5")]
+        assert pairs(self.votes(1, 2, 2)).rows[0].prompt == [user("Add.\n\n2+2")]
+
+    def test_is_named_with_what_became_of_it(self):
+        assert note(self.votes(1, 2, 2)) == (
+            "a.jsonl: recognised as PandaLM: instruction and input, response1 and response2, judged by 3 annotators "
+            "(annotator1 to annotator3); 1 rows, 1 prompts, 1 pairs"
+        )
+        assert "two votes on the same of 1 pairs of answers agree in 33% of cases" in notes(self.votes(1, 2, 2))
+
+    def test_a_tie_is_a_vote(self):
+        assert judged(self.votes(0, 0, 1), self.votes(1, 1, 1, input="3")) == [("5", "4")]
+
+    def test_without_a_majority_there_is_no_pair(self):
+        rows = self.votes(0, 1, 2), self.votes(1, 1, 1, input="3")
+        assert judged(*rows) == [("5", "4")]
+        assert "the votes on a pair of answers have no majority; no pair (1 time)" in notes(*rows)
+
+    def test_every_vote_can_be_a_pair(self):
+        assert judged(self.votes(1, 2, 2), votes="each") == [("5", "4"), ("4", "5"), ("4", "5")]
+
+    def test_whoever_did_not_judge_is_not_counted(self):
+        assert judged(self.votes(None, 2, 2)) == [("4", "5")]
+        assert "annotator1 did not judge a row (1 time)" in notes(self.votes(None, 2, 2))
+
+    @pytest.mark.parametrize(("vote", "found"), [(3, "'3'"), ("x", "'x'"), ([1], "a list"), (1.5, "'1.5'")])
+    def test_what_is_no_vote_is_a_problem(self, vote, found):
+        assert f"annotator2 is {found}, 1 or 2, or 0 for a tie is wanted" in refusal(pairs, self.votes(1, vote, 1))
+
+    def test_votes_may_be_written_as_text_or_with_a_point(self):
+        assert judged(self.votes("1", "2", 2.0)) == [("4", "5")]
+
+    def test_an_answer_true_is_read_as_a_text(self):
+        assert judged(self.votes(1, 1, 1, response1=True)) == [("True", "4")]
+        assert "read true or false as the text of an answer in response1 (1 time)" in notes(
+            self.votes(1, 1, 1, response1=True)
+        )
+
+
+COMPARISON = {"prompt": "2+2?", "response_a": "4", "response_b": "5"}
+
+
+class TestComparisons:
+    ROW = COMPARISON
+
+    @pytest.mark.parametrize("winner", ["a", "A", "response_a", "model_a", 1, "1"])
+    def test_the_winner_is_named_in_many_ways(self, winner):
+        rows = self.ROW | {"winner": winner}, {**self.ROW, "prompt": "?", "winner": "b" if winner != 1 else 2}
+        assert judged(*rows) == [("4", "5"), ("5", "4")]
+
+    @pytest.mark.parametrize("tie", ["tie", "tie (bothbad)", "both", "neither", 0])
+    def test_a_tie_makes_no_pair(self, tie):
+        rows = self.ROW | {"winner": tie}, {**self.ROW, "prompt": "?", "winner": "b"}
+        assert judged(*rows) == [("5", "4")]
+        assert "a tie of two answers makes no pair (1 time)" in notes(*rows)
+
+    def test_zero_and_one_beside_a_and_b_are_refused_as_unclear(self):
+        rows = [self.ROW | {"winner": number} for number in (0, 1)]
+        assert "does not say whether 1 means response_a" in refusal(pairs, *rows)
+
+    def test_zero_and_one_beside_answers_0_and_1_name_them(self):
+        rows = [{"prompt": f"{n}?", "response_0": "x", "response_1": "y", "better_response_id": n} for n in (0, 1)]
+        assert judged(*rows) == [("x", "y"), ("y", "x")]
+
+    def test_shps_label_one_means_the_first(self):
+        row = {"prompt": "2+2?", "human_ref_A": "4", "human_ref_B": "5", "labels": 1, "score_A": 9, "score_B": 2}
+        assert judged(row, {**row, "prompt": "?", "labels": 0}) == [("4", "5"), ("5", "4")]
+
+    def test_two_scores_compare_the_answers_without_a_winner(self):
+        row = {"question": {"full_text": "2+2?"}, "answer_0": "4", "answer_1": "5", "score_0": 0.5, "score_1": -0.5}
+        assert pair(row) == Pair([user("2+2?")], "4", "5", "a.jsonl:1")
+
+    def test_whole_conversations_are_compared(self):
+        row = {
+            "conversation_a": [user("2+2?"), assistant("4")],
+            "conversation_b": [user("2+2?"), assistant("5")],
+            "winner": "model_b",
+        }
+        assert pair(row) == Pair([user("2+2?")], "5", "4", "a.jsonl:1")
+
+    def test_rows_of_several_people_on_one_pair_are_votes(self):
+        rows = [self.ROW | {"winner": w, "annotator": who} for who, w in (("ann", "a"), ("bo", "b"), ("cy", "a"))]
+        assert judged(*rows) == [("4", "5")]
+        assert "votes by annotator" in note(*rows)
+
+    def test_the_order_in_which_answers_were_shown_does_not_part_votes(self):
+        turned = {"prompt": "2+2?", "response_a": "5", "response_b": "4", "winner": "b", "annotator": "bo"}
+        assert judged(self.ROW | {"winner": "a", "annotator": "ann"}, turned) == [("4", "5")]
+
+    def test_of_two_votes_of_one_person_the_last_counts(self):
+        rows = [self.ROW | {"winner": w, "annotator": "ann"} for w in "ab"]
+        assert judged(*rows) == [("5", "4")]
+        assert "one person voted twice on a pair of answers; the last vote counts (1 time)" in notes(*rows)
+
+    def test_a_side_that_wins_too_often_is_told(self):
+        rows = [{**self.ROW, "prompt": f"{n}?", "winner": "a"} for n in range(40)]
+        assert "the first of the two answers won 100% of 40 verdicts" in notes(*rows)
+        even = [{**self.ROW, "prompt": f"{n}?", "winner": "ab"[n % 2]} for n in range(40)]
+        assert "the first of the two answers won" not in notes(*even)
+
+    def test_votes_on_chosen_and_rejected_need_a_column_that_says_who(self):
+        row, turned = ({"prompt": "2+2?", "chosen": a, "rejected": b} for a, b in (("4", "5"), ("5", "4")))
+        people = [one | {"annotator": who} for one, who in ((row, "ann"), (row, "bo"), (turned, "cy"))]
+        assert judged(*people) == [("4", "5")]
+        assert judged(row, row, turned) == [("4", "5"), ("4", "5"), ("5", "4")]
+        assert "1 pair of answers is judged both ways (first: a.jsonl:3)" in notes(row, row, turned)
+        assert judged(row, row, turned, votes="majority") == [("4", "5")]
+
+
+LIST = {"prompt": "2+2?", "responses": ["5", "4", "four"]}
+
+
+class TestLists:
+    ROW = LIST
+
+    def test_ranks_order_the_answers_the_lowest_best(self):
+        row = self.ROW | {"ranks": [3, 1, 2]}
+        assert set(judged(row)) == {("4", "5"), ("four", "5"), ("4", "four")}
+        assert "rankings: prompt and responses, judged by ranks (the lowest rank is best)" in note(row)
+
+    def test_ranks_may_begin_at_0_and_leave_gaps(self):
+        assert set(judged(self.ROW | {"ranks": [9, 0, 4]})) == {("4", "5"), ("four", "5"), ("4", "four")}
+
+    def test_scores_order_the_answers_the_highest_best(self):
+        row = self.ROW | {"scores": [1, 9.5, 4]}
+        assert set(judged(row)) == {("4", "5"), ("four", "5"), ("4", "four")}
+        assert "(the highest value is best)" in note(row)
+
+    @pytest.mark.parametrize("column", ["ranks", "scores"])
+    def test_which_end_is_best_can_be_set(self, column):
+        row = {"prompt": "2+2?", "responses": ["4", "5"], column: [1, 2]}
+        assert judged(row, best_value="lowest") == [("4", "5")]
+        assert judged(row, best_value="highest") == [("5", "4")]
+
+    def test_ties_make_no_pair_and_are_counted(self):
+        row = self.ROW | {"ranks": [2, 1, 1]}
+        assert set(judged(row)) == {("4", "5"), ("four", "5")}
+        assert "a tie of two answers makes no pair (1 time)" in notes(row)
+
+    def test_answers_without_a_rank_are_left_out(self):
+        row = self.ROW | {"ranks": [2, 1, None]}
+        assert judged(row) == [("4", "5")]
+        assert "left out an answer that nobody ranked or rated (1 time)" in notes(row)
+
+    def test_ranks_written_as_text_are_read_with_a_note(self):
+        row = self.ROW | {"ranks": ["3", "1", "2"]}
+        assert len(judged(row)) == 3
+        assert "read a number that is written as text in ranks (3 times)" in notes(row)
+
+    @pytest.mark.parametrize(
+        ("change", "problem"),
+        [
+            ({"ranks": [1, 2]}, "responses holds 3 answers but ranks 2 values"),
+            ({"ranks": None}, "ranks is null, a list is wanted"),
+            ({"ranks": 3}, "ranks is a number, a list is wanted"),
+            ({"ranks": [1, 2, "4/5"]}, "ranks[2] is '4/5', a number is wanted"),
+            ({"ranks": [1, 2, float("nan")]}, "ranks[2] is nan, a number is wanted"),
+            ({"ranks": [1, 2, float("inf")]}, "ranks[2] is inf, a number is wanted"),
+            ({"ranks": [1, 2, 10**400]}, "ranks[2] is inf, a number is wanted"),
+            ({"ranks": [1, 2, [3]]}, "ranks[2] is a list, a number is wanted"),
+            ({"ranks": [1, 2, True]}, "ranks[2] is a boolean, a number is wanted"),
+            ({"responses": "4"}, "responses is text, a list is wanted"),
+            ({"responses": ["4", None, "5"]}, "responses[1] is null"),
+            ({"responses": ["4", 5, "6"]}, "responses[1] is a number"),
+            ({"prompt": None}, "prompt is null"),
+        ],
+    )
+    def test_what_is_no_ranking_is_a_problem_with_its_line(self, change, problem):
+        good = self.ROW | {"ranks": [1, 2, 3]}
+        assert f"a.jsonl:3: {problem}" in refusal(pairs, good, good, good | change)
+
+    def test_answers_with_a_score_each(self):
+        items = [{"model": "x", "response": text, "overall_score": score} for text, score in (("5", 2), ("4", 8.0))]
+        row = {"instruction": "2+2?", "source": "s", "models": ["x", "y"], "completions": items}
+        assert judged(row) == [("4", "5")]
+        assert "answers with scores: instruction and completions, judged by overall_score" in note(row)
+
+    def test_ultrafeedbacks_annotations_serve_where_there_is_no_overall_score(self):
+        def item(text, *ratings):
+            aspects = {f"aspect {n}": {"Rating": rating, "Rationale": "r"} for n, rating in enumerate(ratings)}
+            return {"response": text, "annotations": aspects}
+
+        row = {"instruction": "2+2?", "completions": [item("5", "1", "2"), item("4", "5", "N/A"), item("?", "N/A")]}
+        assert judged(row) == [("4", "5")]
+
+    def test_answers_with_a_rank_each(self):
+        row = {"prompt": "2+2?", "answers": [{"answer": "5", "rank": 2.0}, {"answer": "4", "rank": 1.0}]}
+        assert judged(row) == [("4", "5")]
+
+    def test_answers_may_be_messages(self):
+        row = {"prompt": [user("2+2?")], "responses": [[assistant("5")], assistant("4")], "scores": [1, 2]}
+        assert judged(row) == [("4", "5")]
+
+    def test_an_order_of_ids_the_first_best(self):
+        items = [{"id": "x", "text": "5"}, {"id": "y", "text": "4"}, {"id": "z", "text": "?"}]
+        assert judged({"prompt": "2+2?", "responses": items, "ranking": ["y", "x"]}) == [("4", "5")]
+
+    def test_an_order_of_the_answers_themselves(self):
+        assert judged({"prompt": "2+2?", "responses": ["five", "four"], "ranking": ["four", "five"]}) == [
+            ("four", "five")
+        ]
+
+    @pytest.mark.parametrize(
+        ("ranking", "problem"),
+        [(["y", "q"], "ranking names 'q', which is none of the answers"), (["y", "y"], "ranking names 'y' twice")],
+    )
+    def test_unknown_and_repeated_ids_are_problems(self, ranking, problem):
+        items = [{"id": "x", "text": "5"}, {"id": "y", "text": "4"}]
+        assert problem in refusal(pairs, {"prompt": "2+2?", "responses": items, "ranking": ranking})
+
+    def test_an_ordered_list_with_ties(self):
+        row = {"prompt": "2+2?", "ranking": ["4", ["five", "5"]]}
+        assert judged(row) == [("4", "five"), ("4", "5")]
+        assert "rankings: prompt and ranking (the first is best)" in note(row)
+
+    def test_answers_in_no_order_are_refused_with_a_way_out(self):
+        assert "data.columns: {ranking: responses}" in refusal(pairs, self.ROW)
+
+    def test_the_best_answer_is_the_demonstration(self):
+        assert demonstrations(self.ROW | {"ranks": [3, 1, 2]}).rows == [Demonstration([user("2+2?")], "4", "a.jsonl:1")]
+
+    def test_answers_closer_than_the_margin_make_no_pair(self):
+        row = self.ROW | {"scores": [1, 9, 8.5]}
+        assert set(judged(row, min_margin=1)) == {("4", "5"), ("four", "5")}
+        assert "two answers less than 1 apart make no pair (data.min_margin) (1 time)" in notes(row, min_margin=1)
+
+
+class TestRatings:
+    @staticmethod
+    def rows(*ratings, prompt="2+2?", **more):
+        return [{"prompt": prompt, "response": text, "rating": rating, **more} for text, rating in ratings]
+
+    def test_answers_of_one_prompt_are_compared(self):
+        rows = self.rows(("5", 1), ("4", 5), ("four", 4))
+        assert set(judged(*rows)) == {("4", "5"), ("four", "5"), ("4", "four")}
+        assert "ratings: prompt and response, rated by rating (the highest value is best)" in note(*rows)
+
+    def test_answers_of_different_prompts_are_not(self):
+        rows = self.rows(("5", 1), ("4", 5)) + self.rows(("x", 3), prompt="3+3?")
+        assert judged(*rows) == [("4", "5")]
+
+    def test_the_mean_of_several_peoples_ratings_counts(self):
+        rows = [
+            *self.rows(("5", 3), ("4", 2), annotator="ann"),
+            *self.rows(("5", 1), ("4", 5), annotator="bo"),
+        ]
+        assert judged(*rows) == [("4", "5")]
+
+    def test_of_two_ratings_by_one_person_the_last_counts(self):
+        rows = self.rows(("4", 1), ("5", 2), ("4", 5), annotator="ann")
+        assert judged(*rows) == [("4", "5")]
+        assert "one person rated an answer twice; the last rating counts (1 time)" in notes(*rows)
+
+    def test_people_of_different_scales_are_told_and_can_be_put_on_one(self):
+        said = {"x": (90, 80), "y": (1, 5), "z": (1, 5)}
+        people = [
+            {"prompt": f"{n}?", "response": text, "rating": rating, "annotator": who}
+            for n in range(3)
+            for who, ratings in said.items()
+            for text, rating in zip("ab", ratings, strict=True)
+        ]
+        assert "ratings seem to have different scales: y goes to 5, x to 90" in notes(*people)
+        assert set(judged(*people)) == {("a", "b")}
+        assert set(judged(*people, standardize_ratings=True)) == {("b", "a")}
+
+    def test_equal_ratings_everywhere_are_refused(self):
+        text = refusal(pairs, *self.rows(("5", 3), ("4", 3)))
+        assert "2 rows give no pair" in text and "All values are equal" in text
+
+    def test_one_answer_a_prompt_is_refused(self):
+        assert "Pairs need two answers to one prompt" in refusal(
+            pairs, *self.rows(("5", 3)), *self.rows(("4", 1), prompt="3+3?")
+        )
+
+    @pytest.mark.parametrize("rating", ["4/5", "good", [4], float("nan"), True])
+    def test_what_is_no_number_is_a_problem(self, rating):
+        rows = self.rows(("5", 1), ("4", 5), ("four", rating))
+        assert "a.jsonl:3: rating is" in refusal(pairs, *rows)
+
+    def test_several_columns_of_numbers_need_a_choice(self):
+        row = {"prompt": "2+2?", "response": "4", "helpfulness": 4, "coherence": 3}
+        text = refusal(pairs, row)
+        assert "Columns of numbers are coherence, helpfulness" in text
+        assert "data.columns: {rating: coherence}" in text
+
+
+class TestLabels:
+    @staticmethod
+    def rows(*labels, column="label", prompt="2+2?"):
+        return [{"prompt": prompt, "completion": text, column: label} for text, label in labels]
+
+    @pytest.mark.parametrize(
+        ("good", "bad"),
+        [(True, False), (1, 0), (1, -1), ("up", "down"), ("true", "false"), ("👍", "👎"), ("like", "dislike")],
+    )
+    def test_a_liked_answer_beats_a_disliked_one(self, good, bad):
+        assert judged(*self.rows(("4", good), ("5", bad))) == [("4", "5")]
+
+    def test_are_named(self):
+        assert "binary labels: prompt and completion, label says whether it was liked" in note(
+            *self.rows(("4", True), ("5", False))
+        )
+
+    def test_a_prompt_with_one_side_only_gives_no_pair(self):
+        rows = self.rows(("4", True), ("5", False)) + self.rows(("6", True), prompt="3+3?")
+        assert judged(*rows) == [("4", "5")]
+
+    def test_without_any_prompt_with_both_sides_the_file_is_refused(self):
+        rows = self.rows(("4", True)) + self.rows(("6", False), prompt="3+3?")
+        assert "no prompt here has both" in refusal(pairs, *rows)
+
+    @pytest.mark.parametrize("label", [None, 7, "perhaps", [True], {}])
+    def test_what_is_no_label_is_a_problem(self, label):
+        rows = self.rows(("4", True), ("5", False), ("6", True), ("7", label))
+        assert "a.jsonl:4: label is" in refusal(pairs, *rows)
+
+    def test_ratings_in_a_column_label_are_ratings(self):
+        assert "rated by label" in note(*self.rows(("4", 5), ("5", 1), ("6", 0)))
+
+    def test_disliked_answers_are_no_demonstrations(self):
+        rows = self.rows(("4", True), ("5", False)) + self.rows(("6", False), prompt="3+3?")
+        assert demonstrations(*rows).rows == [Demonstration([user("2+2?")], "4", "a.jsonl:1")]
+
+
+LABELLED_AND_RATED = [
+    {"prompt": "2+2?", "completion": "4", "label": True, "rating": 2},
+    {"prompt": "2+2?", "completion": "5", "label": False, "rating": 4},
+]
+
+
+class TestTwoFormsAtOnce:
+    ROWS = LABELLED_AND_RATED
+
+    def test_are_refused_with_both_and_a_way_out(self):
+        text = refusal(pairs, *self.ROWS)
+        assert "more than one form of preferences fits the columns completion, label, prompt, rating" in text
+        assert "labels: binary labels" in text and "ratings: ratings" in text
+        assert "data.format: labels" in text
+
+    def test_the_named_one_is_read(self):
+        assert judged(*self.ROWS, format="labels") == [("4", "5")]
+        assert judged(*self.ROWS, format="ratings") == [("5", "4")]
+
+    def test_a_named_form_that_does_not_fit_is_refused(self):
+        assert "no preferences of the form lists" in refusal(pairs, *self.ROWS, format="lists")
+
+    def test_chosen_and_rejected_are_taken_at_their_word(self):
+        assert judged(self.ROWS[0] | {"chosen": "x", "rejected": "y"}) == [("x", "y")]
+
+
+class TestDemonstrationsUnderOtherNames:
+    @pytest.mark.parametrize(
+        ("row", "name"),
+        [
+            ({"instruction": "Add.", "input": "2+2", "output": "4"}, "Alpaca: instruction, input and output"),
+            ({"prompt": "Add.\n\n2+2", "response": "4"}, "prompt and response"),
+            ({"question": "Add.\n\n2+2", "answer": "4"}, "question and answer"),
+            (
+                {"conversations": [{"from": "human", "value": "Add.\n\n2+2"}, {"from": "gpt", "value": "4"}]},
+                "ShareGPT conversations",
+            ),
+        ],
+    )
+    def test_are_recognised(self, row, name):
+        converted = demonstrations(row)
+        assert converted.rows == [Demonstration([user("Add.\n\n2+2")], "4", "a.jsonl:1")]
+        assert converted.notes[0] == f"a.jsonl: recognised as {name}; 1 demonstrations"
+
+    def test_sharegpts_system_column_counts(self):
+        turns = [{"from": "human", "value": "2+2?"}, {"from": "gpt", "value": "4"}]
+        assert demonstrations({"system": "Be brief.", "conversations": turns}).rows[0].prompt[0] == system("Be brief.")
+
+    def test_prompts_are_found_under_other_names(self):
+        assert prompts({"instruction": "Add.", "input": "2+2", "output": "4"}).rows[0].messages == [user("Add.\n\n2+2")]
