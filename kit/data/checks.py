@@ -10,6 +10,7 @@ from kit.errors import DataError
 
 MAX_DROPPED_SHARE = 0.5
 MAX_EMPTY_SHARE = 0.01
+MAX_EMPTY_SAMPLES = 0.1
 MAX_EQUAL_SHARE = 0.1
 
 
@@ -56,11 +57,12 @@ def drop_duplicates(rows: Sequence[Row]) -> tuple[list[Row], list[Drop]]:
     return _without(rows, reason)
 
 
-def require_enough(source: str, kept: int, drops: Sequence[Drop]) -> None:
+def require_enough(source: str, kept: int, drops: Sequence[Drop], allowed: int = 0) -> None:
     """Raise DataError if nothing is left of a source, or if too much of it was unusable: more than one row in a hundred
     with an empty text, one in ten with equal answers, or half of all.
 
-    Duplicates do not count towards that half: without them no text is lost.
+    `allowed` rows of the first two kinds pass in any case. Duplicates do not count towards that half: without them no
+    text is lost.
     """
     every = kept + len(drops)
     lost = [drop for drop in drops if drop.reason != catalogue.DUPLICATE]
@@ -70,20 +72,30 @@ def require_enough(source: str, kept: int, drops: Sequence[Drop]) -> None:
         raise DataError(
             catalogue.TOO_MANY_DROPPED.format(name=source, lost=len(lost), all=every, left=left, counts=counts)
         )
-    too_many = []
-    for empty, limit in ((True, MAX_EMPTY_SHARE), (False, MAX_EQUAL_SHARE)):
-        found = [drop for drop in lost if (drop.reason.endswith("empty") if empty else drop.reason == catalogue.EQUAL)]
-        if len(found) > limit * every:
-            reason = catalogue.EMPTY_TEXT if empty else catalogue.EQUAL
-            places = ", ".join(drop.where for drop in found[:SHOWN])
-            too_many.append(
-                catalogue.TOO_MANY_OF_A_KIND.format(
-                    name=source, count=len(found), all=every, share=len(found) / every, reason=reason, limit=limit,
-                    places=places + (", …" if len(found) > SHOWN else ""),
-                )
-            )  # fmt: skip
+    empty = [drop.where for drop in lost if drop.reason.endswith("empty")]
+    equal = [drop.where for drop in lost if drop.reason == catalogue.EQUAL]
+    limits = ((catalogue.EMPTY_TEXT, empty, MAX_EMPTY_SHARE), (catalogue.EQUAL, equal, MAX_EQUAL_SHARE))
+    too_many = [
+        text for kind, places, limit in limits if (text := _too_many(source, kind, places, every, limit, allowed))
+    ]
     if too_many:
         raise DataError("\n".join(too_many))
+
+
+def require_few(source: str, reason: str, places: Sequence[str], rows: int, limit: float) -> None:
+    """Raise DataError, with the first places, if the share of the rows at `places` is over the limit."""
+    text = _too_many(source, reason, places, rows, limit, 0)
+    if text:
+        raise DataError(text)
+
+
+def _too_many(source: str, reason: str, places: Sequence[str], rows: int, limit: float, allowed: int) -> str:
+    if len(places) <= max(limit * rows, allowed):
+        return ""
+    listed = ", ".join(places[:SHOWN]) + (", …" if len(places) > SHOWN else "")
+    return catalogue.TOO_MANY_OF_A_KIND.format(
+        name=source, count=len(places), all=rows, share=len(places) / rows, reason=reason, limit=limit, places=listed
+    )
 
 
 def summary(drops: Sequence[Drop]) -> list[str]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic
 
 from kit.data import catalogue
-from kit.data.checks import Drop
+from kit.data.checks import MAX_EMPTY_SAMPLES, Drop, require_few
 from kit.data.formats.form import Form, OpinionForm, Read
 from kit.data.formats.head import Head
 from kit.data.formats.recognise import demonstration_form, preferences_form, prompt_form
@@ -19,6 +19,7 @@ from kit.data.opinions import (
     pairs_of,
     settle_votes,
     side_bias,
+    without_empty,
 )
 from kit.data.problems import Problems, RowProblem, Unusable
 from kit.data.rows import Demonstration, Pair, Prompt, T, prompt_key
@@ -53,7 +54,7 @@ def read_pairs(source: Source, settings: Any, format: str | None = None) -> Conv
     """The ordered pairs of a source of preferences; DataError with the list of rows that have problems."""
     form = preferences_form(Head(source.head), source.name, settings.best_value, format or settings.format)
     gathered = _gather(source, form, settings.skip_bad_rows)
-    remarks, opinions = gathered.remarks, gathered.items
+    remarks, opinions = gathered.remarks, _with_answers(source.name, form, gathered)
     rules = Rules(settings.votes, settings.min_margin, settings.standardize_ratings)
     if form.shown_in_order:
         _note_side_bias(opinions, remarks)
@@ -96,7 +97,7 @@ def read_demonstrations(source: Source, settings: Any) -> Converted[Demonstratio
         return _plain(source, plain, settings.skip_bad_rows, "demonstrations")
     assert preferences is not None
     gathered = _gather(source, preferences, settings.skip_bad_rows)
-    opinions = gathered.items
+    opinions = _with_answers(source.name, preferences, gathered)
     if preferences.single:
         opinions = one_a_prompt(opinions, Rules(), gathered.remarks)
         if preferences.name.startswith("binary"):
@@ -162,6 +163,18 @@ def _gather(source: Source, form: Form[Read], allowed: int) -> _Gathered[Read]:
             )
         )
     return gathered
+
+
+def _with_answers(name: str, form: OpinionForm, gathered: _Gathered[Opinion]) -> list[Opinion]:
+    """The opinions without empty answers of a model; DataError if more than one row in ten holds one.
+
+    An empty answer among samples that people judged is a failed sample, where in other data it is a wrong column.
+    """
+    if not form.generated:
+        return gathered.items
+    opinions, places = without_empty(gathered.items, gathered.remarks)
+    require_few(name, catalogue.EMPTY_TEXT, places, gathered.read, MAX_EMPTY_SAMPLES)
+    return opinions
 
 
 def _are_votes(opinions: Sequence[Opinion], form: OpinionForm, rules: Rules) -> bool:

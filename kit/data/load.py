@@ -1,5 +1,6 @@
 """From the config's three sources to the data of a run: read, recognise, clean, split by prompt."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Generic
@@ -9,7 +10,7 @@ from kit.data import catalogue
 from kit.data.checks import drop_blank, drop_duplicates, drop_equal, require_enough, summary
 from kit.data.convert import Converted, read_demonstrations, read_pairs, read_prompts
 from kit.data.rows import Data, Demonstration, Pair, Prompt, Row, Split, T, fingerprint_of, messages_of, prompt_key
-from kit.data.sources import Source, read_source, renamed
+from kit.data.sources import Source, absent_column, has_column, read_source, renamed, require_known
 from kit.data.split import hold_out, split_rows
 from kit.data.weigh import balance_prompts, resample, shares
 from kit.errors import DataError
@@ -23,6 +24,7 @@ class _Part(Generic[T]):
     rows: list[T]
     split: Split[T]
     ranked: bool
+    repeats: bool
     weight: float | None
 
 
@@ -41,8 +43,10 @@ def load_data(settings: DataSettings, seed: int) -> Data:
     notes: list[str] = []
     sides: dict[str, bool] = {}  # prompt key -> held out; filled source by source, so that a prompt keeps its side
 
+    used: set[str] = set()  # names of data.columns that a source has
+
     def load(setting: str, read: Callable[[Source, Any, str | None], Converted[Row]]) -> list[_Part[Row]]:
-        parts = _read(getattr(settings, setting), f"data.{setting}", read, settings, seed, notes)
+        parts = _read(getattr(settings, setting), f"data.{setting}", read, settings, seed, notes, used)
         if len(parts) > 1:  # the sides are decided over all sources of the setting at once
             keys = [prompt_key(messages_of(row)) for part in parts for row in part.rows]
             sides.update(hold_out(keys, settings.eval_fraction, seed, sides))
@@ -67,6 +71,9 @@ def load_data(settings: DataSettings, seed: int) -> Data:
         source = pairs if settings.preferences is not None else demonstrations
         prompts = Split(_prompts(source.train), _prompts(source.held_out))
     notes.append(_sizes("prompts", prompts))
+    unused = [theirs for ours, theirs in settings.columns.items() if ours not in used]
+    if unused:
+        raise DataError(catalogue.COLUMNS_UNUSED.format(columns=", ".join(map(repr, unused))))
     for name, split in (("demonstrations", demonstrations), ("prompts", prompts)):
         if not split.train:
             raise DataError(
@@ -83,6 +90,7 @@ def _read(
     settings: DataSettings,
     seed: int,
     notes: list[str],
+    used: set[str],
 ) -> list[_Part[Row]]:
     """The clean rows of each source of a setting; what was recognised, put right and dropped is added to the notes."""
     values = value if is_source_list(value) else [value]
@@ -95,25 +103,28 @@ def _read(
         source = read_source(one, setting, seed)
         own = one if isinstance(one, Mapping) else {}
         columns = own.get("columns")
-        source = renamed(source, _present(settings.columns, source) if columns is None else columns)
+        if columns is None:  # those of data.columns, which holds for all sources, as far as this one has them
+            require_known(source, settings.columns)
+            columns = {ours: theirs for ours, theirs in settings.columns.items() if has_column(source, theirs)}
+            used.update(columns)
+        source = renamed(source, columns)
         notes += source.notes
-        converted = read(source, settings, own.get("format"))
+        try:
+            converted = read(source, settings, own.get("format"))
+        except DataError as error:
+            missing = {ours: theirs for ours, theirs in settings.columns.items() if own.get("columns") is None}
+            lines: list[str] = [absent_column(source, ours, missing[ours]) for ours in missing if ours not in columns]
+            raise DataError("\n".join([*lines, str(error)])) from None
         rows, drops = converted.rows, list(converted.drops)
         checks = (drop_blank, drop_equal) if converted.repeats else (drop_blank, drop_equal, drop_duplicates)
         for check in checks:
             rows, dropped = check(rows)
             drops += dropped
-        require_enough(source.name, len(rows), drops)
+        require_enough(source.name, len(rows), drops, settings.skip_bad_rows)
         notes += converted.notes
         notes += summary(drops)
-        parts.append(_Part(source.name, rows, Split([], []), converted.ranked, weight))
+        parts.append(_Part(source.name, rows, Split([], []), converted.ranked, converted.repeats, weight))
     return parts
-
-
-def _present(columns: Mapping[str, str], source: Source) -> dict[str, str]:
-    """The columns of `data.columns`, which holds for all sources, without those a source has under the kit's name."""
-    found = {str(name) for row in source.head for name in row.values}
-    return {ours: theirs for ours, theirs in columns.items() if theirs in found or ours not in found}
 
 
 def _balanced(part: _Part[Pair], settings: DataSettings, seed: int, notes: list[str]) -> _Part[Pair]:
@@ -142,15 +153,21 @@ def _chosen_sides(part: _Part[Pair]) -> _Part[Demonstration]:
     """One demonstration for each prompt and chosen answer, however many answers were rejected for it.
 
     Of ranked answers only the best are demonstrations: the second best of four was chosen too, but over worse ones.
+    Where every vote is a pair, those are that won more often than they lost.
     """
-    lost = {(prompt_key(pair.prompt), pair.rejected) for pair in part.rows} if part.ranked else set()
+    won = Counter((prompt_key(pair.prompt), pair.chosen) for pair in part.rows if part.repeats)
+    lost = Counter((prompt_key(pair.prompt), pair.rejected) for pair in part.rows if part.ranked)
+
+    def is_best(pair: Pair) -> bool:
+        answer = (prompt_key(pair.prompt), pair.chosen) if lost else None
+        return answer is None or not lost[answer] or won[answer] > lost[answer]
 
     def best(pairs: Sequence[Pair]) -> list[Demonstration]:
-        rows = [pair for pair in pairs if not lost or (prompt_key(pair.prompt), pair.chosen) not in lost]
-        return drop_duplicates([Demonstration(pair.prompt, pair.chosen, pair.where) for pair in rows])[0]
+        rows = [Demonstration(pair.prompt, pair.chosen, pair.where) for pair in pairs if is_best(pair)]
+        return drop_duplicates(rows)[0]
 
     split = Split(best(part.split.train), best(part.split.held_out))
-    return _Part(part.name, [], split, part.ranked, part.weight)
+    return _Part(part.name, [], split, part.ranked, part.repeats, part.weight)
 
 
 def _prompts(rows: Sequence[Pair] | Sequence[Demonstration]) -> list[Prompt]:

@@ -63,6 +63,26 @@ def pairs_of(opinions: Iterable[Opinion], rules: Rules, counts: Counter[str]) ->
     return pairs
 
 
+def without_empty(opinions: Sequence[Opinion], counts: Counter[str]) -> tuple[list[Opinion], list[str]]:
+    """The opinions without answers of no text, which teach nothing, and the places of the rows that held one.
+
+    An opinion that had two answers or more and has one left is left out.
+    """
+    kept: list[Opinion] = []
+    places: dict[str, None] = {}
+    for opinion in opinions:
+        full = tuple(answer for answer in opinion.answers if answer.text.strip())
+        if len(full) < len(opinion.answers):
+            places[opinion.where] = None
+        if len(full) == len(opinion.answers):
+            kept.append(opinion)
+        elif len(full) > 1:
+            kept.append(Opinion(opinion.prompt, full, opinion.where, opinion.annotator))
+    if places:
+        counts[catalogue.EMPTY_ANSWER_LEFT_OUT] = len(places)
+    return kept, list(places)
+
+
 def best_of(opinions: Iterable[Opinion]) -> list[Demonstration]:
     """The best answer of every opinion; of equally good ones the first. The only one, if nobody judged it."""
     found = []

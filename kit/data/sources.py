@@ -53,31 +53,11 @@ def renamed(source: Source, columns: Mapping[str, str]) -> Source:
     A name that is no column but a key within a list of objects is read there. Raises DataError for a name that the
     first rows do not hold, or where the kit's name is taken.
     """
-    found = {str(name) for row in source.head for name in row.values}
-    inside = {
-        str(key)
-        for row in source.head
-        for value in row.values.values()
-        if isinstance(value, (list, tuple))
-        for item in value
-        if isinstance(item, dict)
-        for key in item
-    }
+    found, inside = _columns(source), _keys_within(source)
+    require_known(source, columns)
     for ours, theirs in columns.items():
-        if ours not in names.COLUMNS:
-            hint = did_you_mean(ours, names.COLUMNS)
-            swapped = catalogue.COLUMN_SWAPPED.format(ours=ours, theirs=theirs) if theirs in names.COLUMNS else ""
-            raise DataError(catalogue.COLUMN_UNKNOWN_NAME.format(name=source.name, ours=ours, hint=hint + swapped))
-        if theirs not in found | inside and theirs.split(".")[0] not in found:
-            raise DataError(
-                catalogue.COLUMN_NOT_FOUND.format(
-                    name=source.name,
-                    ours=ours,
-                    theirs=theirs,
-                    columns=", ".join(sorted(found)) or "none",
-                    hint=did_you_mean(theirs, found),
-                )
-            )
+        if not has_column(source, theirs):
+            raise DataError(absent_column(source, ours, theirs))
         if theirs in found and ours in found and ours != theirs and ours not in columns.values():
             raise DataError(catalogue.COLUMN_TWICE.format(name=source.name, ours=ours, theirs=theirs))
 
@@ -103,6 +83,46 @@ def renamed(source: Source, columns: Mapping[str, str]) -> Source:
 
     head = [Row(where, rename(values)) for where, values in source.head]
     return Source(source.name, rows(), source.notes, head, source.problems)
+
+
+def require_known(source: Source, columns: Mapping[str, str]) -> None:
+    """Raise DataError for a name on the left of `data.columns` that means nothing to the kit."""
+    for ours, theirs in columns.items():
+        if ours not in names.COLUMNS:
+            hint = did_you_mean(ours, names.COLUMNS)
+            swapped = catalogue.COLUMN_SWAPPED.format(ours=ours, theirs=theirs) if theirs in names.COLUMNS else ""
+            raise DataError(catalogue.COLUMN_UNKNOWN_NAME.format(name=source.name, ours=ours, hint=hint + swapped))
+
+
+def has_column(source: Source, name: str) -> bool:
+    """Whether the first rows have such a column, a key of objects in a list, or a dotted path to a value."""
+    return name in _columns(source) | _keys_within(source) or name.split(".")[0] in _columns(source)
+
+
+def absent_column(source: Source, ours: str, theirs: str) -> str:
+    """The text for a name of `data.columns` that is no column of the source."""
+    found = _columns(source)
+    listed = ", ".join(sorted(found)) or "none"
+    return catalogue.COLUMN_NOT_FOUND.format(
+        name=source.name, ours=ours, theirs=theirs, columns=listed, hint=did_you_mean(theirs, found)
+    )
+
+
+def _columns(source: Source) -> set[str]:
+    return {str(name) for row in source.head for name in row.values}
+
+
+def _keys_within(source: Source) -> set[str]:
+    """The keys of objects that stand in lists, as answers with their scores do."""
+    return {
+        str(key)
+        for row in source.head
+        for value in row.values.values()
+        if isinstance(value, (list, tuple))
+        for item in value
+        if isinstance(item, dict)
+        for key in item
+    }
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -20,7 +20,7 @@ from kit.data.formats.head import Head, is_list, is_number
 from kit.data.formats.pairs import common_turns, require_answer_at_the_end
 from kit.data.names import WINNER
 from kit.data.opinions import Answer, Opinion
-from kit.data.problems import RowProblem, excerpt, type_name
+from kit.data.problems import RowProblem, Unusable, excerpt, type_name
 from kit.data.rows import Message
 from kit.data.turns import Remarks, is_answer, read_messages, read_response
 
@@ -92,14 +92,15 @@ def comparisons_form(head: Head, _best: str) -> OpinionForm | None:
             return [Opinion(start, (Answer(one, values_of[0]), Answer(two, values_of[1])), where)]
         opinions = []
         for column in judged_by:
-            if values.get(column) in (None, ""):  # this person did not judge
-                cell(values, column)
+            if values.get(column) is None or values[column] == "":  # this person did not judge
                 remarks[catalogue.NO_VOTE.format(column=column)] += 1
                 continue
             sign = verdict(values[column], column, remarks)
             by = f"{column} of {where}" if voters else annotator_of(values, who)
             pair = (Answer(one, float(sign > 0)), Answer(two, float(sign < 0)))
             opinions.append(Opinion(start, pair, where, by))
+        if not opinions:
+            raise Unusable(catalogue.NOBODY_JUDGED)
         return opinions
 
     told = f"{len(voters)} annotators ({_range_of(voters)})" if voters else (winner or " and ".join(scores or ()))
@@ -107,7 +108,7 @@ def comparisons_form(head: Head, _best: str) -> OpinionForm | None:
     by = f"; votes by {who}" if who and not voters else ""
     words = prompt_words(prompt, head) if prompt and not whole else "conversations"
     name = f"{name}: {words}, {first} and {second}, judged by {told}{by}"
-    return OpinionForm(name, read, voted=bool(voters or who), shown_in_order=not by_score)
+    return OpinionForm(name, read, voted=bool(voters or who), shown_in_order=not by_score, generated=True)
 
 
 def _answer(value: Any, what: str, remarks: Remarks) -> str:

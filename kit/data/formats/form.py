@@ -33,5 +33,6 @@ class OpinionForm(Form[Opinion]):
 
     single: bool = False  # a row is the rating of one answer: those of a prompt belong together
     voted: bool = False  # several people judged one pair of answers
+    generated: bool = False  # the answers are a model's samples, of which some may be empty
     ranked: bool = False  # pairs are expanded from K answers: each prompt is to weigh the same
     shown_in_order: bool = False  # the first answer of an opinion was shown first

@@ -46,7 +46,7 @@ def lists_form(head: Head, best: str) -> OpinionForm | None:
         start = prompt_of(values, prompt, remarks)
         return [Opinion(start, tuple(answers_of(values, remarks)), where, annotator_of(values, who))]
 
-    return OpinionForm(f"{name.format(prompt=prompt_words(prompt, head))}", read, ranked=True)
+    return OpinionForm(f"{name.format(prompt=prompt_words(prompt, head))}", read, ranked=True, generated=True)
 
 
 def direction(is_rank: bool, best: str) -> tuple[int, str]:

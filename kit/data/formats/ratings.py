@@ -50,6 +50,7 @@ def labels_form(head: Head, _best: str) -> OpinionForm | None:
         read,
         single=True,
         ranked=True,
+        generated=True,
     )
 
 
@@ -74,6 +75,7 @@ def ratings_form(head: Head, best: str) -> OpinionForm | None:
         read,
         single=True,
         ranked=True,
+        generated=True,
     )
 
 

@@ -25,7 +25,7 @@ def trees_form(head: Head, best: str) -> OpinionForm | None:
                 raise RowProblem(catalogue.NO_TREE.format(found=type_name(root)))
             return list(_opinions(root, where, sign, remarks))
 
-        return OpinionForm(f"OASST trees: sibling replies by rank ({words})", read, ranked=True)
+        return OpinionForm(f"OASST trees: sibling replies by rank ({words})", read, ranked=True, generated=True)
     if {"message_id", "parent_id", "text", "role"} <= head.columns:
         return _flat(sign, words)
     return None
@@ -61,7 +61,7 @@ def _flat(sign: int, words: str) -> OpinionForm:
         for root, where in roots:
             yield from _opinions(root, where, sign, seen[0], told=True)
 
-    return OpinionForm(f"OASST messages: sibling replies by rank ({words})", read, rest, ranked=True)
+    return OpinionForm(f"OASST messages: sibling replies by rank ({words})", read, rest, ranked=True, generated=True)
 
 
 def _opinions(root: Values, where: str, sign: int, remarks: Remarks, told: bool = False) -> Iterator[Opinion]:
