@@ -212,6 +212,15 @@ class TestComparisons:
         row = {"prompt": "2+2?", "human_ref_A": "4", "human_ref_B": "5", "labels": 1, "score_A": 9, "score_B": 2}
         assert judged(row, {**row, "prompt": "?", "labels": 0}) == [("4", "5"), ("5", "4")]
 
+    def test_counted_votes_compare_the_answers(self):
+        assert judged({"prompt": "2+2?", "response_a": "4", "response_b": "5", "votes_a": 1, "votes_b": 3}) == [
+            ("5", "4")
+        ]
+
+    def test_shps_history_is_the_prompt(self):
+        row = {"history": "2+2?", "human_ref_A": "4", "human_ref_B": "5", "labels": 1}
+        assert pair(row).prompt == [user("2+2?")]
+
     def test_two_scores_compare_the_answers_without_a_winner(self):
         row = {"question": {"full_text": "2+2?"}, "answer_0": "4", "answer_1": "5", "score_0": 0.5, "score_1": -0.5}
         assert pair(row) == Pair([user("2+2?")], "4", "5", "a.jsonl:1")
@@ -358,6 +367,28 @@ class TestLists:
         row = {"prompt": "2+2?", "ranking": ["4", ["five", "5"]]}
         assert judged(row) == [("4", "five"), ("4", "5")]
         assert "rankings: prompt and ranking (the first is best)" in note(row)
+
+    def test_of_several_people_the_majority_orders_each_two_answers(self):
+        people = (("ann", [1, 2, 3]), ("bo", [2, 1, 3]), ("cy", [2, 1, 3]))
+        rows = [self.ROW | {"ranks": ranks, "annotator": who} for who, ranks in people]
+        assert set(judged(*rows)) == {("4", "5"), ("4", "four"), ("5", "four")}
+        assert len(judged(*rows, votes="each")) == 9
+        assert [d.response for d in demonstrations(*rows).rows] == ["4", "4"]
+
+    def test_a_place_without_an_answer_and_a_score_is_passed_over(self):
+        assert judged({"prompt": "2+2?", "responses": ["5", "4", None], "scores": [1, 2, None]}) == [("4", "5")]
+
+    def test_keys_of_the_answers_are_told_where_none_is_known(self):
+        items = [{"text": "4", "pm": 2}, {"text": "5", "pm": 1}]
+        assert "The answers in answers hold pm, text." in refusal(pairs, {"prompt": "2+2?", "answers": items})
+
+    def test_the_index_of_the_best(self):
+        row = {"prompt": "2+2?", "responses": ["5", "4", "?"], "choice": 1}
+        assert set(judged(row)) == {("4", "5"), ("4", "?")}
+        assert "choice is 3.0, the index of an answer is wanted, 0 to 2" in refusal(pairs, row, row | {"choice": 3})
+
+    def test_lists_written_as_json_into_a_cell_are_read(self):
+        assert judged({"prompt": "2+2?", "responses": '["5", "4"]', "ranks": "[2, 1]"}) == [("4", "5")]
 
     def test_answers_in_no_order_are_refused_with_a_way_out(self):
         assert "data.columns: {ranking: responses}" in refusal(pairs, self.ROW)

@@ -32,6 +32,10 @@ RENAME_ORDERED = (
     "The answers in {answers} have no ranks or scores. If they stand in order, the best first, say so: data.columns: "
     "{{ranking: {answers}}}."
 )
+RENAME_INSIDE = (
+    "The answers in {answers} hold {keys}. Say which is their score or rank, e.g. data.columns: {{score: quality}}; or, "
+    "if they stand in order, the best first: data.columns: {{ranking: {answers}}}."
+)
 TWO_FORMS = (
     "{name}: more than one form of preferences fits the columns {columns}:\n{fitting}\n"
     "Name the one that is meant: data.format: {first} (or `format` beside the `path` of the source)."
@@ -100,6 +104,7 @@ UNCLEAR_VERDICT = (
 NO_TEXT = "{what} has the keys {found}; its text is wanted under one of {known}"
 NO_HISTORY = "history[{index}] is {found}, a list of a question and an answer is wanted"
 LENGTHS_DIFFER = "{answers} holds {n} answers but {column} {m} values; one for each is wanted (null for none)"
+NO_INDEX = "{column} is {found}, the index of an answer is wanted, 0 to {n}"
 UNKNOWN_ID = "{column} names {name}, which is none of the answers {known}"
 ID_TWICE = "{column} names {name} twice"
 NO_TREE = "prompt is {found}, an object with text and replies is wanted"

@@ -15,6 +15,7 @@ from kit.data.opinions import (
     Rules,
     best_of,
     judged_both_ways,
+    one_a_pair,
     one_a_prompt,
     pairs_of,
     settle_votes,
@@ -66,7 +67,7 @@ def read_pairs(source: Source, settings: Any, format: str | None = None) -> Conv
             repeats = True
             remarks[catalogue.EACH_VOTE] = 0
         else:
-            opinions = settle_votes(opinions, remarks)
+            opinions = settle_votes(one_a_pair(opinions), remarks)
             remarks[catalogue.MAJORITY] = 0
     pairs = pairs_of(opinions, rules, remarks)
     if not pairs and not gathered.drops:
@@ -103,10 +104,18 @@ def read_demonstrations(source: Source, settings: Any) -> Converted[Demonstratio
         if preferences.name.startswith("binary"):
             opinions = [o for o in opinions if any(value is not None and value > 0.5 for _, value in o.answers)]
     elif preferences.voted:
-        opinions = settle_votes(opinions, gathered.remarks)
+        opinions = settle_votes(one_a_pair(opinions), gathered.remarks)
+        pairs = pairs_of(opinions, Rules(), Counter())
+        beaten = {(prompt_key(pair.prompt), pair.rejected) for pair in pairs} if preferences.ranked else set()
+        rows = [
+            Demonstration(pair.prompt, pair.chosen, pair.where)
+            for pair in pairs
+            if (prompt_key(pair.prompt), pair.chosen) not in beaten
+        ]
     elif preferences.shown_in_order:  # a tie names no better answer
         opinions = [o for o in opinions if o.answers[0].value != o.answers[1].value]
-    rows = best_of(opinions)
+    if not preferences.voted:
+        rows = best_of(opinions)
     name = catalogue.BEST_ANSWERS.format(form=preferences.name)
     recognised = catalogue.RECOGNISED.format(
         name=source.name, form=name, count=len(rows) + len(gathered.drops), kind="demonstrations"
@@ -179,9 +188,7 @@ def _with_answers(name: str, form: OpinionForm, gathered: _Gathered[Opinion]) ->
 
 def _are_votes(opinions: Sequence[Opinion], form: OpinionForm, rules: Rules) -> bool:
     """Whether the opinions are votes on pairs of answers: the data say who judged, or the user says so."""
-    if any(len(opinion.answers) != 2 for opinion in opinions):
-        return False
-    return form.voted or (rules.votes == "majority" and not form.ranked)
+    return form.voted or rules.votes == "majority"
 
 
 def _told(name: str, remarks: Remarks) -> list[str]:

@@ -9,6 +9,7 @@ from kit.config import DataSettings, is_source_list
 from kit.data import catalogue
 from kit.data.checks import drop_blank, drop_duplicates, drop_equal, require_enough, summary
 from kit.data.convert import Converted, read_demonstrations, read_pairs, read_prompts
+from kit.data.problems import NoForm
 from kit.data.rows import Data, Demonstration, Pair, Prompt, Row, Split, T, fingerprint_of, messages_of, prompt_key
 from kit.data.sources import Source, absent_column, has_column, read_source, renamed, require_known
 from kit.data.split import hold_out, split_rows
@@ -111,7 +112,7 @@ def _read(
         notes += source.notes
         try:
             converted = read(source, settings, own.get("format"))
-        except DataError as error:
+        except NoForm as error:
             missing = {ours: theirs for ours, theirs in settings.columns.items() if own.get("columns") is None}
             lines: list[str] = [absent_column(source, ours, missing[ours]) for ours in missing if ours not in columns]
             raise DataError("\n".join([*lines, str(error)])) from None

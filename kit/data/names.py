@@ -2,7 +2,7 @@
 
 PROMPTS = ("prompt", "instruction", "question", "query", "user_input")
 ANSWER = ("completion", "response", "output", "answer", "reply")
-ANSWERS = ("completions", "responses", "answers", "outputs", "candidates", "generations", "replies")
+ANSWERS = ("completions", "responses", "answers", "outputs", "candidates", "generations", "replies", "summaries")
 MESSAGES = ("messages", "conversations", "conversation")  # the second is ShareGPT's
 ANNOTATOR = (
     "annotator", "annotator_id", "annotator_name", "worker", "worker_id", "rater", "rater_id", "labeler", "judge_id",

@@ -127,6 +127,15 @@ def one_a_prompt(ratings: Sequence[Opinion], rules: Rules, counts: Counter[str])
     ]
 
 
+def one_a_pair(opinions: Iterable[Opinion]) -> list[Opinion]:
+    """Every opinion on K answers as opinions on two of them each; answers that were not judged are left out."""
+    return [
+        Opinion(opinion.prompt, two, opinion.where, opinion.annotator)
+        for opinion in opinions
+        for two in combinations([answer for answer in opinion.answers if answer.value is not None], 2)
+    ]
+
+
 def settle_votes(opinions: Sequence[Opinion], counts: Counter[str]) -> list[Opinion]:
     """One opinion for each pair of answers of a prompt, by the verdict with the most votes; ties are votes too.
 

@@ -27,6 +27,10 @@ class Unusable(Exception):
     """A well-formed row that holds nothing to learn from: it is dropped and counted. Its text is the reason."""
 
 
+class NoForm(DataError):
+    """The rows of a source have none of the known forms."""
+
+
 class Problems:
     """The problems of one source: all are counted, the first `SHOWN` are kept for the message."""
 

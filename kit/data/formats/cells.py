@@ -5,7 +5,7 @@ import re
 from typing import Any
 
 from kit.data import catalogue
-from kit.data.formats.head import Head, is_object
+from kit.data.formats.head import Head, as_text, is_object
 from kit.data.names import ANNOTATOR, MESSAGES, PROMPTS
 from kit.data.problems import RowProblem, excerpt, type_name
 from kit.data.rows import Message
@@ -22,8 +22,8 @@ def cell(values: Values, name: str) -> Any:
 
 
 def prompt_column(head: Head) -> str | None:
-    """The column that holds the prompt: one of its usual names, else a conversation."""
-    return head.first(PROMPTS) or head.first(MESSAGES)
+    """The column that holds the prompt: one of its usual names, else a conversation, `input` or SHP's `history`."""
+    return head.first(PROMPTS) or head.first(MESSAGES) or head.first(("input", "history"), lambda v: isinstance(v, str))
 
 
 def prompt_words(column: str, head: Head) -> str:
@@ -46,13 +46,13 @@ def prompt_of(values: Values, column: str, remarks: Remarks) -> list[Message]:
         extra = read_text(values["input"], "input")
         value = "\n\n".join(part for part in (value.strip(), extra) if part)
     prompt = read_prompt(value, column, remarks)
-    return prompt if column == "prompt" else _with_system(_history(values) + prompt, values, remarks)
+    return prompt if column in ("prompt", "input") else _with_system(_history(values) + prompt, values, remarks)
 
 
 def annotator_of(values: Values, column: str | None) -> str | None:
     """Who judged the row, or None."""
     value = values.get(column) if column else None
-    return None if value is None or value == "" else str(value)
+    return None if value is None or value == "" else as_text(value)
 
 
 def annotator_column(head: Head) -> str | None:
@@ -78,7 +78,7 @@ def number(value: Any, what: str, remarks: Remarks) -> float | None:
     except OverflowError:
         value = math.inf
     if not math.isfinite(value):
-        raise RowProblem(catalogue.NO_NUMBER.format(what=what, found=str(value)))
+        raise RowProblem(catalogue.NO_NUMBER.format(what=what, found=as_text(value)))
     return value
 
 

@@ -16,7 +16,7 @@ from kit.data.formats.cells import (
     prompt_words,
 )
 from kit.data.formats.form import OpinionForm
-from kit.data.formats.head import Head, is_list, is_number
+from kit.data.formats.head import Head, is_list, is_number, word
 from kit.data.formats.pairs import common_turns, require_answer_at_the_end
 from kit.data.names import WINNER
 from kit.data.opinions import Answer, Opinion
@@ -131,7 +131,7 @@ def _answer_columns(head: Head) -> tuple[str, str, tuple[str, str]] | None:
 
 
 def _score_columns(head: Head, sides: tuple[str, str]) -> list[str] | None:
-    for stem in ("score", "rating", "reward"):
+    for stem in ("score", "rating", "reward", "votes"):
         for glue in ("", "_"):
             names = [f"{stem}{glue}{side}" for side in sides]
             if head.columns.issuperset(names):
@@ -167,18 +167,16 @@ def _verdict_reader(head: Head, columns: list[str], sides: tuple[str, str], firs
             return 1 if tail == "1" else -1
         if mark == "0" and zero_is_tie:
             return 0
-        raise RowProblem(catalogue.NO_VERDICT.format(what=what, found=excerpt(str(value), 20), wanted=_wanted(sides)))
+        raise RowProblem(catalogue.NO_VERDICT.format(what=what, found=excerpt(word(value), 20), wanted=_wanted(sides)))
 
     return read
 
 
 def _mark(value: Any) -> str:
     """A verdict as text: 1, 1.0, "1" and " 1 " are one mark."""
-    if isinstance(value, bool):
-        return str(value).lower()
     if is_number(value) and float(value).is_integer():
         return str(int(float(value)))
-    return str(value).strip().lower()
+    return word(value)
 
 
 def _wanted(sides: tuple[str, str]) -> str:

@@ -1,5 +1,6 @@
 """The first rows of a source: what forms are recognised by."""
 
+import json
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -56,9 +57,32 @@ def is_object(value: Any) -> bool:
 
 def is_number(value: Any) -> bool:
     """A number, or a text that is one; no boolean."""
-    if isinstance(value, str):
-        try:
-            return math.isfinite(float(value))
-        except ValueError:
-            return False
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+        return False
+    try:
+        return isinstance(value, float) or math.isfinite(float(value))
+    except (ValueError, OverflowError):
+        return False
+
+
+def as_text(value: Any) -> str:
+    """A value as text, without the whitespace around it."""
+    try:
+        return str(value).strip()
+    except ValueError:  # an integer of more than 4,300 digits
+        return ""
+
+
+def word(value: Any) -> str:
+    """A value as a word, whatever its case."""
+    return as_text(value).lower()
+
+
+def as_list(value: Any) -> Any:
+    """The list that a text holds as JSON, as in a cell of a CSV file; anything else as it is."""
+    if not isinstance(value, str) or not value.lstrip().startswith("["):
+        return value
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        return value

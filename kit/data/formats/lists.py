@@ -15,7 +15,7 @@ from kit.data.formats.cells import (
     prompt_words,
 )
 from kit.data.formats.form import OpinionForm
-from kit.data.formats.head import Head, is_list, is_number, is_object, is_text
+from kit.data.formats.head import Head, as_list, as_text, is_list, is_number, is_object, is_text
 from kit.data.names import ANSWERS, ORDERED, RANKS, SCORES
 from kit.data.opinions import Answer, Opinion
 from kit.data.problems import RowProblem, excerpt, type_name
@@ -32,11 +32,10 @@ def lists_form(head: Head, best: str) -> OpinionForm | None:
     if prompt is None:
         return None
     who = annotator_column(head)
-    answers = head.first(ANSWERS, is_list)
-    made = _with_values(head, answers, best) if answers else None
-    if made is None:
-        made = _by_ids(head, answers) if answers else None
-    if made is None and not answers:
+    answers = head.first(ANSWERS, _is_listed)
+    if answers:
+        made = _with_values(head, answers, best) or _by_ids(head, answers) or _by_choice(head, answers)
+    else:
         made = _ordered(head)
     if made is None:
         return None
@@ -46,7 +45,9 @@ def lists_form(head: Head, best: str) -> OpinionForm | None:
         start = prompt_of(values, prompt, remarks)
         return [Opinion(start, tuple(answers_of(values, remarks)), where, annotator_of(values, who))]
 
-    return OpinionForm(f"{name.format(prompt=prompt_words(prompt, head))}", read, ranked=True, generated=True)
+    by = f"; by {who}" if who else ""
+    name = name.format(prompt=prompt_words(prompt, head)) + by
+    return OpinionForm(name, read, voted=who is not None, ranked=True, generated=True)
 
 
 def direction(is_rank: bool, best: str) -> tuple[int, str]:
@@ -58,15 +59,13 @@ def direction(is_rank: bool, best: str) -> tuple[int, str]:
 
 def _with_values(head: Head, answers: str, best: str) -> tuple[str, Any] | None:
     """Answers, each with its rank or score: within its object, or in a second list of the same length."""
-    inside = {
-        str(key) for value in head.found(answers) if is_list(value) for item in value if is_object(item) for key in item
-    }
+    inside = keys_within(head, answers)
     rank = next((key for key in ("rank", "ranking") if key in inside), None)
     score = next((key for key in _ITEM_SCORES if key in inside), None)
     score = score or ("annotations" if "annotations" in inside else None)
 
     def number_lists(name: str) -> bool:
-        return head.mostly(name, lambda value: is_list(value) and any(map(is_number, value)))
+        return head.mostly(name, lambda value: _is_listed(value) and any(map(is_number, as_list(value))))
 
     ranks = next((name for name in RANKS if name in head.columns and number_lists(name)), None)
     scores = next((name for name in SCORES if name in head.columns and number_lists(name)), None)
@@ -89,6 +88,8 @@ def _with_values(head: Head, answers: str, best: str) -> tuple[str, Any] | None:
             judged = [_judgement(item, str(key)) for item in items]
         found = []
         for index, (item, value) in enumerate(zip(items, judged, strict=True)):
+            if item is None and value is None:  # a place that was kept free
+                continue
             text = _text(item, f"{answers}[{index}]", remarks)
             read_value = _aspects(value, index, remarks) if key == "annotations" else None
             if key != "annotations":
@@ -103,7 +104,7 @@ def _with_values(head: Head, answers: str, best: str) -> tuple[str, Any] | None:
 
 def _by_ids(head: Head, answers: str) -> tuple[str, Any] | None:
     """Answers with ids, and a list of ids ordered best first; or indices from 0 under the name `order`."""
-    column = head.first((*RANKS, "order"), lambda value: is_list(value) or (is_text(value) and ">" in value))
+    column = head.first((*RANKS, "order"), lambda value: _is_listed(value) or (is_text(value) and ">" in value))
     if column is None:
         return None
 
@@ -111,11 +112,13 @@ def _by_ids(head: Head, answers: str) -> tuple[str, Any] | None:
         items = _list(values, answers)
         texts = [_text(item, f"{answers}[{index}]", remarks) for index, item in enumerate(items)]
         names = [_id(item, index) for index, item in enumerate(items)]
-        by_text = dict(zip(texts, names, strict=True))  # the order may repeat the answers themselves
+        by_text = {
+            as_text(text): name for text, name in zip(texts, names, strict=True)
+        }  # the order may repeat the answers themselves
         places: dict[str, int] = {}
         for place, group in enumerate(_groups(values, column)):
             for item in group:
-                name = str(item).strip()
+                name = as_text(item)
                 name = name if name in names else by_text.get(name, name)
                 if name not in names:
                     raise RowProblem(
@@ -132,10 +135,36 @@ def _by_ids(head: Head, answers: str) -> tuple[str, Any] | None:
     return f"rankings: {{prompt}} and {answers}, ordered by {column} (the first is best)", read
 
 
+def keys_within(head: Head, answers: str) -> set[str]:
+    """The keys of the objects in a column of lists."""
+    items = (item for value in map(as_list, head.found(answers)) if is_list(value) for item in value)
+    return {str(key) for item in items if is_object(item) for key in item}
+
+
+def _by_choice(head: Head, answers: str) -> tuple[str, Any] | None:
+    """Answers and the index, from 0, of the one that was chosen; the others tie."""
+    column = head.first(("choice", "best", "winner", "preferred"), is_number)
+    if column is None:
+        return None
+
+    def read(values: Values, remarks: Remarks) -> list[Answer]:
+        items = _list(values, answers)
+        best = number(cell(values, column), column, remarks)
+        if best is None or not (best.is_integer() and 0 <= best < len(items)):
+            raise RowProblem(catalogue.NO_INDEX.format(column=column, found=best, n=len(items) - 1))
+        return [
+            Answer(_text(item, f"{answers}[{index}]", remarks), float(index == best))
+            for index, item in enumerate(items)
+        ]
+
+    return f"choices: {{prompt}} and {answers}, {column} is the index of the best, from 0", read
+
+
 def _ordered(head: Head) -> tuple[str, Any] | None:
     """A list of answers that stand best first; a list within it holds answers that tie."""
 
     def of_answers(value: Any) -> bool:
+        value = as_list(value)
         return is_list(value) and bool(value) and not is_answer(value) and not all(map(is_number, value))
 
     column = head.first(ORDERED, of_answers)
@@ -153,7 +182,7 @@ def _ordered(head: Head) -> tuple[str, Any] | None:
 
 
 def _list(values: Values, name: str) -> list[Any]:
-    found = cell(values, name)
+    found = as_list(cell(values, name))
     if not is_list(found):
         raise RowProblem(catalogue.NO_LIST.format(name=name, found=type_name(found)))
     return list(found)
@@ -165,6 +194,10 @@ def _groups(values: Values, name: str) -> list[list[Any]]:
     if isinstance(found, str) and ">" in found:
         return [re.split(r"[=,]", part) for part in found.split(">")]
     return [list(item) if is_list(item) and not is_answer(item) else [item] for item in _list(values, name)]
+
+
+def _is_listed(value: Any) -> bool:
+    return is_list(as_list(value))
 
 
 def _judgement(item: Any, key: str) -> Any:
@@ -186,7 +219,7 @@ def _id(item: Any, index: int) -> str:
     if isinstance(item, dict):
         key = next((key for key in _IDS if item.get(key) is not None), None)
         if key is not None:
-            return str(item[key]).strip()
+            return as_text(item[key])
     return str(index)
 
 

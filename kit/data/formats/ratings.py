@@ -14,7 +14,7 @@ from kit.data.formats.cells import (
     prompt_words,
 )
 from kit.data.formats.form import OpinionForm
-from kit.data.formats.head import Head, is_number
+from kit.data.formats.head import Head, is_number, word
 from kit.data.formats.lists import direction
 from kit.data.names import ANSWER, LABEL, RATING
 from kit.data.opinions import Answer, Opinion
@@ -41,7 +41,7 @@ def labels_form(head: Head, _best: str) -> OpinionForm | None:
         value = cell(values, label)
         liked = None if value is None else _thumb(value)
         if liked is None:
-            found = type_name(value) if value is None or isinstance(value, (list, dict)) else excerpt(str(value), 20)
+            found = type_name(value) if value is None or isinstance(value, (list, dict)) else excerpt(word(value), 20)
             raise RowProblem(catalogue.NO_LABEL.format(what=label, found=found))
         return [_opinion(values, prompt, answer, liked, where, annotator_of(values, who), remarks)]
 
@@ -103,5 +103,5 @@ def _thumb(value: Any) -> float | None:
     """1.0 for liked, 0.0 for not, None for anything else."""
     if isinstance(value, (list, tuple, dict)):
         return None
-    word = str(value).strip().lower()
-    return next((liked for liked, words in _WORDS.items() if word in words), None)
+    said = word(value)
+    return next((liked for liked, words in _WORDS.items() if said in words), None)

@@ -11,11 +11,12 @@ from kit.data.formats.comparisons import comparisons_form
 from kit.data.formats.demonstrations import demonstrations_form, prompts_form
 from kit.data.formats.form import Form, OpinionForm
 from kit.data.formats.head import Head, is_number
-from kit.data.formats.lists import lists_form
+from kit.data.formats.lists import keys_within, lists_form
 from kit.data.formats.pairs import pairs_form
 from kit.data.formats.ratings import labels_form, ratings_form
 from kit.data.formats.trees import trees_form
 from kit.data.names import ANSWER, ANSWERS, MESSAGES, PROMPTS
+from kit.data.problems import NoForm
 from kit.data.rows import Demonstration, Prompt
 from kit.errors import DataError
 
@@ -31,7 +32,7 @@ _SURE = ("pairs", "trees")
 _OTHER_NAMES = {
     "chosen": ("winner", "preferred", "accepted", "better", "positive", "chosen_response", "response_chosen"),
     "rejected": ("loser", "dispreferred", "worse", "negative", "rejected_response", "response_rejected"),
-    "prompt": ("input", "user", "context", "post", "problem", "text", "prompt_text"),
+    "prompt": ("user", "context", "post", "problem", "text", "prompt_text"),
     "completion": ("assistant", "chosen", "target", "label", "solution", "summary"),
     "text": ("txt", "content", "transcript"),
     "messages": ("dialog", "dialogue", "turns", "chat"),
@@ -43,7 +44,7 @@ def preferences_form(head: Head, name: str, best: str = "auto", format: str = "a
     if format != "auto":
         form = PREFERENCES[format](head, best)
         if form is None:
-            raise DataError(_none(head, name, "preferences", catalogue.PREFERENCES, {"chosen", "rejected"}, format))
+            raise NoForm(_none(head, name, "preferences", catalogue.PREFERENCES, {"chosen", "rejected"}, format))
         return form
     found: dict[str, OpinionForm] = {}
     for key, recognise in PREFERENCES.items():
@@ -60,7 +61,7 @@ def preferences_form(head: Head, name: str, best: str = "auto", format: str = "a
         )
     if not found:
         missing = {"chosen", "rejected"} - head.columns
-        raise DataError(_none(head, name, "preferences", catalogue.PREFERENCES, missing))
+        raise NoForm(_none(head, name, "preferences", catalogue.PREFERENCES, missing))
     return next(iter(found.values()))
 
 
@@ -84,7 +85,7 @@ def demonstration_form(
     missing = {"prompt", "completion"} - head.columns
     if len(missing) == 2:
         missing |= {"messages", "text"}
-    raise DataError(_none(head, name, "demonstrations", catalogue.DEMONSTRATIONS, missing))
+    raise NoForm(_none(head, name, "demonstrations", catalogue.DEMONSTRATIONS, missing))
 
 
 def prompt_form(head: Head, name: str, best: str = "auto") -> tuple[Form[Prompt] | None, OpinionForm | None]:
@@ -98,7 +99,7 @@ def prompt_form(head: Head, name: str, best: str = "auto") -> tuple[Form[Prompt]
     opinions = _preferences_or_none(head, name, best)
     if opinions is not None:
         return None, opinions
-    raise DataError(_none(head, name, "prompts", catalogue.PROMPTS, {"prompt", "messages", "text"}))
+    raise NoForm(_none(head, name, "prompts", catalogue.PROMPTS, {"prompt", "messages", "text"}))
 
 
 def _preferences_or_none(head: Head, name: str, best: str) -> OpinionForm | None:
@@ -123,7 +124,8 @@ def _none(head: Head, name: str, use: str, forms: str, missing: set[str], format
     elif use == "preferences" and head.first(PROMPTS) and head.first(ANSWER) and numbers:
         advice = catalogue.RENAME_RATING.format(numbers=", ".join(numbers), first=numbers[0])
     elif use == "preferences" and head.first((*PROMPTS, *MESSAGES)) and (answers := head.first(ANSWERS)):
-        advice = catalogue.RENAME_ORDERED.format(answers=answers)
+        inside = ", ".join(sorted(keys_within(head, answers)))
+        advice = (catalogue.RENAME_INSIDE if inside else catalogue.RENAME_ORDERED).format(answers=answers, keys=inside)
     else:
         advice = catalogue.RENAME_YOURS
     listed = " or ".join(sorted(missing)) if len(missing) > 2 else " and ".join(sorted(missing))
