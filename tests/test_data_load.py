@@ -1,10 +1,14 @@
 """`load_data` cleans each source and tells a person what became of it."""
 
+import json
+import tracemalloc
+
 import pytest
 
 from kit.config import DataSettings
 from kit.data import load_data
 from kit.data.files import Row
+from kit.data.sources import read_source
 from kit.errors import DataError
 
 ROWS = [{"prompt": f"Question {number}?", "chosen": "good", "rejected": "bad"} for number in range(100)]
@@ -56,3 +60,20 @@ class TestNotes:
         assert load(ROWS).notes[-3:] == [
             f"{name}: 80 to train on, 20 held out" for name in ("pairs", "demonstrations", "prompts")
         ]
+
+
+class TestMemory:
+    def test_a_file_is_read_row_by_row(self, tmp_path):
+        """The rows that were read are gone while the next ones come: a file of 40 MB never stands in memory."""
+        text = "x" * 40_000
+        path = tmp_path / "large.jsonl"
+        with path.open("w") as file:
+            for number in range(1000):
+                file.write(json.dumps({"prompt": f"{number}?", "unused": text}) + "\n")
+        tracemalloc.start()
+        try:
+            rows = sum(1 for _ in read_source(str(path), "data.prompts", seed=0).rows)
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        assert rows == 1000 and peak < 10_000_000

@@ -150,6 +150,31 @@ class TestOtherFileForms:
         assert values(source) == ROWS
         assert places(source) == ["a.csv row 1", "a.csv row 2"]
 
+    @pytest.mark.parametrize("kind", ["file", "stream"])
+    @pytest.mark.parametrize("pack", [lambda raw: raw, gzip.compress])
+    def test_arrow_is_recognised_whatever_its_suffix(self, tmp_path, kind, pack):
+        pyarrow = pytest.importorskip("pyarrow")
+        table, sink = pyarrow.Table.from_pylist(ROWS), pyarrow.BufferOutputStream()
+        with getattr(pytest.importorskip("pyarrow.ipc"), f"new_{kind}")(sink, table.schema) as writer:
+            writer.write_table(table, max_chunksize=1)
+        source = read(write(tmp_path / "a.bin", pack(sink.getvalue().to_pybytes())))
+        assert values(source) == ROWS
+        assert places(source) == ["a.bin row 1", "a.bin row 2"]
+
+    def test_a_damaged_arrow_file_is_refused(self, tmp_path):
+        assert "damaged Arrow" in refusal(write(tmp_path / "a.arrow", b"ARROW1\0\0 and nothing else"))
+
+    def test_tsv_and_gzipped_csv_are_read(self, tmp_path):
+        content = "prompt\tchosen\trejected\na, b\tb\tc\n"
+        wanted = [{"prompt": "a, b", "chosen": "b", "rejected": "c"}]
+        assert values(read(write(tmp_path / "a.tsv", content))) == wanted
+        packed = gzip.compress(content.replace("\t", ";").encode())
+        assert values(read(write(tmp_path / "a.csv.gz", packed))) == wanted
+
+    def test_a_row_that_breaks_in_the_middle_of_a_csv_file_is_told_with_the_good_ones_read(self, tmp_path):
+        content = "prompt,chosen,rejected\n" + "a,b,c\n" * 150 + "a,b\n" + "a,b,c\n" * 5
+        assert "a.csv:152: 2 cells, 3 are wanted" in refusal(write(tmp_path / "a.csv", content))
+
     def test_a_damaged_parquet_file_is_refused(self, tmp_path):
         assert "damaged Parquet" in refusal(write(tmp_path / "a.parquet", b"PAR1 and nothing else"))
 
@@ -170,6 +195,12 @@ class TestUnreadableFiles:
         text = refusal(write(tmp_path / "a.jsonl", '{"prompt": "Gr\u00fc\u00dfe"}'.encode("cp1252")))
         assert "byte 0xfc at byte offset 14" in text
         assert "iconv -f WINDOWS-1252 -t UTF-8" in text
+
+    def test_the_byte_offset_counts_from_the_start_of_the_file(self, tmp_path):
+        content = "\ufeff" + '{"prompt": "x"}\n' * 3
+        assert f"byte 0xfc at byte offset {len(content.encode()) + 5:,}" in refusal(
+            write(tmp_path / "a.jsonl", content.encode() + b'{"a":\xfc"b"}')
+        )
 
     def test_utf16_is_named(self, tmp_path):
         assert "UTF-16" in refusal(write(tmp_path / "a.jsonl", LINES.encode("utf-16")))

@@ -164,7 +164,9 @@ class TestTheVersion:
     def test_is_the_same_in_the_package_the_project_file_and_the_changelog(self):
         project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
         headings = [
-            line for line in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8").splitlines() if line.startswith("## ")
+            line
+            for line in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8").splitlines()
+            if line.startswith("## ") and line != "## Unreleased"
         ]
         newest = headings[0].removeprefix("## ").split()[0]
         assert kit.__version__ == project == newest

@@ -33,8 +33,8 @@ RENAME_ORDERED = (
     "{{ranking: {answers}}}."
 )
 RENAME_INSIDE = (
-    "The answers in {answers} hold {keys}. Say which is their score or rank, e.g. data.columns: {{score: quality}}; or, "
-    "if they stand in order, the best first: data.columns: {{ranking: {answers}}}."
+    "The answers in {answers} hold {keys}. Say which is a score or rank, e.g. data.columns: {{score: quality}}; or, if "
+    "they stand in order, the best first: data.columns: {{ranking: {answers}}}."
 )
 TWO_FORMS = (
     "{name}: more than one form of preferences fits the columns {columns}:\n{fitting}\n"
@@ -69,6 +69,52 @@ WEIGHTS_OF_SOME = (
 
 # --- sources and files: the run stops ----------------------------------------------------------------------------
 
+NO_SOURCE = "{setting}: found {found}; a path, a hub id, a Dataset or a list of rows (dict) is wanted."
+NO_SUCH_SOURCE = "{setting}: {why}"
+NO_OPTIONS = "{text}: {options} cannot be chosen for a local source; remove it from the config."
+NOTHING_TO_LEARN_FROM = (
+    "data.preferences is null: nothing to learn from. Name a file, a hub id, rows in memory or `demo`; for SFT "
+    "alone, name data.demonstrations."
+)
+ALL_HELD_OUT = (
+    "data.{name}: every prompt of it is held out by the split of the other sources, none is left to train on. "
+    "Use more prompts, a smaller data.eval_fraction or another seed."
+)
+NO_SPLIT = "{name}: no split {wanted!r}; found {found}. Name one of them as `split`."
+NO_SPLITS = "{name}: this is one Dataset without splits, so `split: {split}` names nothing; remove it."
+NO_DATASET_FOLDER = (
+    "{path}: a folder that holds no saved dataset; found {found}. Name a data file in it, or a folder written by "
+    "Dataset.save_to_disk."
+)
+DAMAGED_FOLDER = "{path}: a damaged dataset folder ({why}); save it again."
+HUB_UNREACHABLE = (
+    "{repo}: the hub cannot be reached, and this data set is not in the local cache; nor is there such a file or "
+    "folder here. Check the connection, or name a local file."
+)
+HUB_LOADING_FAILED = "{repo}: the hub has it, but loading failed: {why}. Check `name` (configuration) and `split`."
+HUB_OTHER_REVISION = (
+    "{repo}: the hub cannot be reached, and the cached copy cannot be shown to be revision {revision!r}. Connect "
+    "once, or give the full commit hash that was cached."
+)
+NO_HUB_ID = "{repo}: neither a file nor a valid hub id (org/name): {why}"
+HUB_GATED = (
+    "{repo}: a gated data set. Accept its terms at https://huggingface.co/datasets/{repo}, then sign in with `hf "
+    "auth login`."
+)
+HUB_NO_REVISION = "{repo}: the hub knows this data set, but no revision {revision!r}."
+HUB_UNKNOWN = (
+    "{repo}: the hub knows no such data set, and there is no such file or folder here. Check the spelling; if it "
+    "is private, sign in with `hf auth login`."
+)
+HUB_REFUSED = (
+    "{repo}: the hub refused the sign-in (HTTP {status}): the token is wrong, expired or may not read this. Run "
+    "`hf auth login`, or unset HF_TOKEN."
+)
+HUB_ANSWERED = "{repo}: the hub answered HTTP {status}: {why}"
+PROBLEMS = "{name}: {problems}{shown}:\n{listed}\n{advice}"
+NEAR_FILES = "no such file: {text}; did you mean {near}?"
+NO_FOLDER = "no such file: {text}; the folder {folder} does not exist either (looked from {here})."
+NO_FILE = "no such file: {text} (looked in {folder}). A hub data set is written org/name."
 UNREADABLE = "{path}: cannot be read: {error}."
 EMPTY_FILE = "{path}: the file is empty; at least one row is wanted."
 NO_ROWS = "{name}: 0 rows; at least one is wanted."
@@ -86,6 +132,17 @@ COLUMN_STANDS_TWICE = "{name}:1: the column(s) {columns} stand twice in the head
 
 # --- rows: each is listed, then the run stops --------------------------------------------------------------------
 
+NO_TEXT_VALUE = "{what} is {found}, text is wanted"
+SURROGATE = "{what} holds half of a surrogate pair, which no tokenizer reads; write the character whole"
+NO_MESSAGES = "{what} is {found}, a list of messages is wanted"
+NO_MESSAGE_AT_ALL = "{what} is an empty list, at least one message is wanted"
+NO_ONE_ANSWER = "{what} holds turns of {roles}, one of the assistant is wanted"
+NO_RESPONSE = "{what} is {found}, text or a list of one assistant message is wanted"
+NO_MESSAGE_OBJECT = "{what} is {found}, an object with role and content is wanted"
+MESSAGE_KEYS = "{what} has the keys {found}, role and content are wanted"
+UNKNOWN_TURN_ROLE = "{what} has the unknown role {found!r}; known are {roles} and {aliases}"
+SYSTEM_LATE = "{what} has a system turn after the first turn"
+ASSISTANT_FIRST = "{what} opens with the assistant, a user turn is wanted first"
 CORRECT_ROWS = "Correct or remove these rows, or let the kit leave out so many: data.skip_bad_rows."
 NO_JSON = "no JSON ({why}): {text}"
 ROW_NO_OBJECT = "the row is {found}, an object with named values is wanted"
@@ -113,7 +170,8 @@ NO_MESSAGE_ID = "message_id is {found}, text is wanted"
 MESSAGE_TWICE = "the message_id stands at {where} too"
 NO_ROLE = "the role of {what} is {found}, text is wanted"
 UNKNOWN_ROLE = "the role of {what} is {found!r}; known are {known}"
-ENDS_WITH = "{what} ends with the turn of the {role}, {wanted} turn is wanted"
+NO_USER_LAST = "{what} ends with the turn of the {role}, a user turn is wanted"
+NO_ASSISTANT_LAST = "{what} ends with the turn of the {role}, an assistant turn is wanted"
 NO_USER_TURN = "the conversation holds no user turn"
 PROMPT_ELSEWHERE = "chosen and rejected are whole conversations, but the prompt does not stand in them"
 
@@ -147,6 +205,7 @@ RECOGNISED = "{name}: recognised as {form}; {count:,} {kind}"
 EXPANDED = "{name}: recognised as {form}; {rows:,} rows, {prompts:,} prompts, {pairs:,} pairs"
 BEST_ANSWERS = "the best answers of {form}"
 THEIR_PROMPTS = "the prompts of {form}"
+USED_CACHE = "{repo}: the hub cannot be reached; used the copy in the cache"
 GUESSED_PROMPT = (
     "chosen and rejected texts (the prompt is guessed from their common beginning; better add a prompt column)"
 )

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from kit.data import catalogue
 from kit.data.files import Row
 from kit.errors import DataError
 
@@ -16,10 +17,10 @@ def rows_of_dataset(dataset: Any, name: str, split: str | None) -> Iterator[Row]
     if isinstance(dataset, dict):
         wanted = split or "train"
         if wanted not in dataset:
-            raise DataError(f"{name}: no split {wanted!r}; found {sorted(dataset)}. Name one of them as `split`.")
+            raise DataError(catalogue.NO_SPLIT.format(name=name, wanted=wanted, found=sorted(dataset)))
         dataset = dataset[wanted]
     elif split:
-        raise DataError(f"{name}: this is one Dataset without splits, so `split: {split}` names nothing; remove it.")
+        raise DataError(catalogue.NO_SPLITS.format(name=name, split=split))
     plain = dataset.with_format(None)  # without tensors, should the caller have asked for them
     return (Row(f"{name} row {number}", row) for number, row in enumerate(plain, 1))
 
@@ -28,16 +29,13 @@ def read_folder(path: Path, split: str | None) -> Iterator[Row]:
     """The rows of a folder that `save_to_disk` wrote; DataError if it is another folder, or damaged."""
     if not (path / "dataset_dict.json").is_file() and not (path / "dataset_info.json").is_file():
         files = sorted(file.name for file in path.iterdir() if file.is_file())[:10]
-        raise DataError(
-            f"{path}: a folder that holds no saved dataset; found {files or 'no files'}. "
-            "Name a data file in it, or a folder written by Dataset.save_to_disk."
-        )
+        raise DataError(catalogue.NO_DATASET_FOLDER.format(path=path, found=files or "nothing"))
     from datasets import load_from_disk
 
     try:
         dataset = load_from_disk(str(path))
     except Exception as error:  # damaged folders fail in pyarrow, json and datasets, each in its own way
-        raise DataError(f"{path}: a damaged dataset folder ({_first_line(error)}); save it again.") from error
+        raise DataError(catalogue.DAMAGED_FOLDER.format(path=path, why=_first_line(error))) from error
     return rows_of_dataset(dataset, path.name, split)
 
 
@@ -55,22 +53,13 @@ def read_hub(repo: str, name: str | None, split: str | None, revision: str | Non
             dataset = datasets.load_dataset(repo, name=name, split=split or "train", revision=revision)
     except Exception as error:  # the library's boundary: whatever it meets, the user gets one message
         if not reachable:
-            raise DataError(
-                f"{repo}: the hub cannot be reached, and this data set is not in the local cache; nor is there such a "
-                "file or folder here. Check the connection, or name a local file."
-            ) from error
-        raise DataError(
-            f"{repo}: the hub has it, but loading failed: {_first_line(error)}. "
-            "Check `name` (configuration) and `split`."
-        ) from error
+            raise DataError(catalogue.HUB_UNREACHABLE.format(repo=repo)) from error
+        raise DataError(catalogue.HUB_LOADING_FAILED.format(repo=repo, why=_first_line(error))) from error
     if reachable:
         return rows_of_dataset(dataset, repo, None), []
     if revision and revision not in str(dataset.cache_files):
-        raise DataError(
-            f"{repo}: the hub cannot be reached, and the cached copy cannot be shown to be revision {revision!r}. "
-            "Connect once, or give the full commit hash that was cached."
-        )
-    return rows_of_dataset(dataset, repo, None), [f"{repo}: the hub cannot be reached; used the copy in the cache"]
+        raise DataError(catalogue.HUB_OTHER_REVISION.format(repo=repo, revision=revision))
+    return rows_of_dataset(dataset, repo, None), [catalogue.USED_CACHE.format(repo=repo)]
 
 
 def _hub_knows(repo: str, revision: str | None) -> bool:
@@ -84,28 +73,19 @@ def _hub_knows(repo: str, revision: str | None) -> bool:
     try:
         huggingface_hub.HfApi().dataset_info(repo, revision=revision, timeout=CONNECT_SECONDS)
     except errors.HFValidationError as error:
-        raise DataError(f"{repo}: neither a file nor a valid hub id (org/name): {_first_line(error)}") from error
+        raise DataError(catalogue.NO_HUB_ID.format(repo=repo, why=_first_line(error))) from error
     except errors.GatedRepoError as error:
-        raise DataError(
-            f"{repo}: a gated data set. Accept its terms at https://huggingface.co/datasets/{repo}, "
-            "then sign in with `hf auth login`."
-        ) from error
+        raise DataError(catalogue.HUB_GATED.format(repo=repo)) from error
     except errors.RevisionNotFoundError as error:
-        raise DataError(f"{repo}: the hub knows this data set, but no revision {revision!r}.") from error
+        raise DataError(catalogue.HUB_NO_REVISION.format(repo=repo, revision=revision)) from error
     except errors.RepositoryNotFoundError as error:
-        raise DataError(
-            f"{repo}: the hub knows no such data set, and there is no such file or folder here. Check the spelling; "
-            "if it is private, sign in with `hf auth login`."
-        ) from error
+        raise DataError(catalogue.HUB_UNKNOWN.format(repo=repo)) from error
     except errors.HfHubHTTPError as error:
         status = error.response.status_code
         if status in (401, 403):
-            raise DataError(
-                f"{repo}: the hub refused the sign-in (HTTP {status}): the token is wrong, expired or may not read "
-                "this. Run `hf auth login`, or unset HF_TOKEN."
-            ) from error
+            raise DataError(catalogue.HUB_REFUSED.format(repo=repo, status=status)) from error
         if status < 500:
-            raise DataError(f"{repo}: the hub answered HTTP {status}: {_first_line(error)}") from error
+            raise DataError(catalogue.HUB_ANSWERED.format(repo=repo, status=status, why=_first_line(error))) from error
         return False
     except Exception:  # offline mode, no route, no name, timeout: each HTTP library has its own classes for them
         return False

@@ -37,10 +37,7 @@ def load_data(settings: DataSettings, seed: int) -> Data:
     Raises DataError, with all problems of a source in one message, if a source cannot be read or used.
     """
     if settings.preferences is None and settings.demonstrations is None:
-        raise DataError(
-            "data.preferences is null: nothing to learn from. Name a file, a hub id, rows in memory or `demo`; "
-            "for SFT alone, name data.demonstrations."
-        )
+        raise DataError(catalogue.NOTHING_TO_LEARN_FROM)
     notes: list[str] = []
     sides: dict[str, bool] = {}  # prompt key -> held out; filled source by source, so that a prompt keeps its side
 
@@ -77,10 +74,7 @@ def load_data(settings: DataSettings, seed: int) -> Data:
         raise DataError(catalogue.COLUMNS_UNUSED.format(columns=", ".join(map(repr, unused))))
     for name, split in (("demonstrations", demonstrations), ("prompts", prompts)):
         if not split.train:
-            raise DataError(
-                f"data.{name}: every prompt of it is held out by the split of the other sources, none is left to train "
-                "on. Use more prompts, a smaller data.eval_fraction or another seed."
-            )
+            raise DataError(catalogue.ALL_HELD_OUT.format(name=name))
     return Data(pairs, demonstrations, prompts, fingerprint_of(pairs, demonstrations, prompts), notes)
 
 
@@ -180,4 +174,4 @@ def _prompts(rows: Sequence[Pair] | Sequence[Demonstration]) -> list[Prompt]:
 
 
 def _sizes(name: str, split: Split) -> str:
-    return f"{name}: {len(split.train):,} to train on, {len(split.held_out):,} held out"
+    return catalogue.SIZES.format(name=name, train=len(split.train), held_out=len(split.held_out))

@@ -54,7 +54,11 @@ class Problems:
         shown = f", the first {SHOWN} are shown" if self.count > SHOWN else ""
         problems = "1 problem" if self.count == 1 else f"{self.count:,} problems"
         listed = "\n".join(self._first)
-        raise DataError(f"{self.source}: {problems}{shown}:\n{listed}\n{catalogue.CORRECT_ROWS}")
+        raise DataError(
+            catalogue.PROBLEMS.format(
+                name=self.source, problems=problems, shown=shown, listed=listed, advice=catalogue.CORRECT_ROWS
+            )
+        )
 
 
 def type_name(value: Any) -> str:

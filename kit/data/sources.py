@@ -155,9 +155,7 @@ def _read(value: Any, setting: str, seed: int) -> Source:
             row for number, values in enumerate(value, 1) for row in as_row(f"{setting} row {number}", values, problems)
         )
         return Source(setting, rows, problems=problems)
-    raise DataError(
-        f"{setting}: found {type_name(value)}; a path, a hub id, a Dataset or a list of rows (dict) is wanted."
-    )
+    raise DataError(catalogue.NO_SOURCE.format(setting=setting, found=type_name(value)))
 
 
 def _read_path(text: str, name: str | None, split: str | None, revision: str | None, setting: str, seed: int) -> Source:
@@ -174,7 +172,7 @@ def _read_path(text: str, name: str | None, split: str | None, revision: str | N
         return Source(path.name, read_file(path, problems), problems=problems)
     near = _near_names(path)
     if near or not _HUB_ID.fullmatch(text) or text.lower().endswith(_FILE_SUFFIXES):
-        raise DataError(f"{setting}: {_no_such_file(text, path, near)}")
+        raise DataError(catalogue.NO_SUCH_SOURCE.format(setting=setting, why=_no_such_file(text, path, near)))
     rows, notes = read_hub(text, name, split, revision)
     return Source(text, rows, notes, problems=Problems(text))
 
@@ -189,7 +187,7 @@ def _demo_rows(setting: str, seed: int) -> list[Row]:
 def _refuse_options(text: str, **options: str | None) -> None:
     given = [key for key, value in options.items() if value is not None]
     if given:
-        raise DataError(f"{text}: {', '.join(given)} cannot be chosen for a local source; remove it from the config.")
+        raise DataError(catalogue.NO_OPTIONS.format(text=text, options=", ".join(given)))
 
 
 def _near_names(path: Path) -> list[str]:
@@ -203,7 +201,7 @@ def _near_names(path: Path) -> list[str]:
 
 def _no_such_file(text: str, path: Path, near: list[str]) -> str:
     if near:
-        return f"no such file: {text}; did you mean {' or '.join(str(path.parent / name) for name in near)}?"
+        return catalogue.NEAR_FILES.format(text=text, near=" or ".join(str(path.parent / name) for name in near))
     if not path.parent.is_dir():
-        return f"no such file: {text}; the folder {path.parent} does not exist either (looked from {Path.cwd()})."
-    return f"no such file: {text} (looked in {path.parent.resolve()}). A hub data set is written org/name."
+        return catalogue.NO_FOLDER.format(text=text, folder=path.parent, here=Path.cwd())
+    return catalogue.NO_FILE.format(text=text, folder=path.parent.resolve())

@@ -32,9 +32,9 @@ Remarks = Counter[str]  # what was put right on the way -> in how many places
 def read_text(value: Any, what: str) -> str:
     """The text without the whitespace around it, which most chat templates remove too; RowProblem if it is none."""
     if not isinstance(value, str):
-        raise RowProblem(f"{what} is {type_name(value)}, text is wanted")
+        raise RowProblem(catalogue.NO_TEXT_VALUE.format(what=what, found=type_name(value)))
     if not value.isascii() and _SURROGATE.search(value):
-        raise RowProblem(f"{what} holds half of a surrogate pair, which no tokenizer reads; write the character whole")
+        raise RowProblem(catalogue.SURROGATE.format(what=what))
     return value.strip()
 
 
@@ -44,9 +44,9 @@ def read_messages(value: Any, what: str, remarks: Remarks) -> list[Message]:
     A message is {"role", "content"} or ShareGPT's {"from", "value"}.
     """
     if not isinstance(value, (list, tuple)):
-        raise RowProblem(f"{what} is {type_name(value)}, a list of messages is wanted")
+        raise RowProblem(catalogue.NO_MESSAGES.format(what=what, found=type_name(value)))
     if not value:
-        raise RowProblem(f"{what} is an empty list, at least one message is wanted")
+        raise RowProblem(catalogue.NO_MESSAGE_AT_ALL.format(what=what))
     turns = [_read_message(message, f"{what}[{index}]", remarks) for index, message in enumerate(value)]
     return _in_order(turns, what, remarks)
 
@@ -89,7 +89,7 @@ def read_prompt(value: Any, what: str, remarks: Remarks) -> list[Message]:
     else:
         messages = [{"role": "user", "content": read_text(value, what)}]
     if messages[-1]["role"] != "user":
-        raise RowProblem(catalogue.ENDS_WITH.format(what=what, role=messages[-1]["role"], wanted="a user"))
+        raise RowProblem(catalogue.NO_USER_LAST.format(what=what, role=messages[-1]["role"]))
     return messages
 
 
@@ -101,8 +101,8 @@ def read_response(value: Any, what: str, remarks: Remarks) -> str:
         turns = _merged([_read_message(m, f"{what}[{i}]", remarks) for i, m in enumerate(value)], remarks)
         if len(turns) == 1 and turns[0]["role"] == "assistant":
             return turns[0]["content"]
-        raise RowProblem(f"{what} holds turns of {[turn['role'] for turn in turns]}, one of the assistant is wanted")
-    raise RowProblem(f"{what} is {type_name(value)}, text or a list of one assistant message is wanted")
+        raise RowProblem(catalogue.NO_ONE_ANSWER.format(what=what, roles=[turn["role"] for turn in turns]))
+    raise RowProblem(catalogue.NO_RESPONSE.format(what=what, found=type_name(value)))
 
 
 def is_answer(value: Any) -> bool:
@@ -114,10 +114,10 @@ def is_answer(value: Any) -> bool:
 
 def _read_message(message: Any, what: str, remarks: Remarks) -> Message:
     if not isinstance(message, dict):
-        raise RowProblem(f"{what} is {type_name(message)}, an object with role and content is wanted")
+        raise RowProblem(catalogue.NO_MESSAGE_OBJECT.format(what=what, found=type_name(message)))
     role_key, content_key = ("role", "content") if "role" in message else ("from", "value")
     if role_key not in message or content_key not in message:
-        raise RowProblem(f"{what} has the keys {sorted(map(str, message))}, role and content are wanted")
+        raise RowProblem(catalogue.MESSAGE_KEYS.format(what=what, found=sorted(map(str, message))))
     found = read_text(message[role_key], f"{what}.{role_key}")
     role = found.lower()
     if role in ALIASES:
@@ -125,7 +125,9 @@ def _read_message(message: Any, what: str, remarks: Remarks) -> Message:
         remarks[catalogue.ROLE_READ.format(found=found, role=role)] += 1
     if role not in ROLES:
         raise RowProblem(
-            f"{what} has the unknown role {found!r}; known are {', '.join(ROLES)} and {', '.join(ALIASES)}"
+            catalogue.UNKNOWN_TURN_ROLE.format(
+                what=what, found=found, roles=", ".join(ROLES), aliases=", ".join(ALIASES)
+            )
         )
     return {"role": role, "content": read_text(message[content_key], f"{what}.{content_key}")}
 
@@ -135,9 +137,9 @@ def _in_order(turns: list[Message], what: str, remarks: Remarks) -> list[Message
     turns = _merged(turns, remarks)
     first = 1 if turns[0]["role"] == "system" else 0
     if any(turn["role"] == "system" for turn in turns[first:]):
-        raise RowProblem(f"{what} has a system turn after the first turn")
+        raise RowProblem(catalogue.SYSTEM_LATE.format(what=what))
     if len(turns) > first and turns[first]["role"] != "user":
-        raise RowProblem(f"{what} opens with the assistant, a user turn is wanted first")
+        raise RowProblem(catalogue.ASSISTANT_FIRST.format(what=what))
     return turns
 
 

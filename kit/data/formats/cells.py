@@ -36,7 +36,7 @@ def prompt_of(values: Values, column: str, remarks: Remarks) -> list[Message]:
     if column in MESSAGES:
         turns = read_messages(cell(values, column), column, remarks)
         if turns[-1]["role"] != "user":
-            raise RowProblem(catalogue.ENDS_WITH.format(what=column, role=turns[-1]["role"], wanted="a user"))
+            raise RowProblem(catalogue.NO_USER_LAST.format(what=column, role=turns[-1]["role"]))
         return _with_system(turns, values, remarks)
     value = cell(values, column)
     if is_object(value):  # webgpt: {"full_text": ...}; a single message

@@ -115,7 +115,7 @@ def common_turns(chosen: list[Message], rejected: list[Message]) -> Sides:
 def require_answer_at_the_end(turns: list[Message], what: str) -> None:
     """RowProblem unless the last turn is the assistant's."""
     if turns[-1]["role"] != "assistant":
-        raise RowProblem(catalogue.ENDS_WITH.format(what=what, role=turns[-1]["role"], wanted="an assistant"))
+        raise RowProblem(catalogue.NO_ASSISTANT_LAST.format(what=what, role=turns[-1]["role"]))
 
 
 def _opinion(sides: Sides, where: str, annotator: str | None) -> Opinion:
