@@ -119,6 +119,10 @@ class TestOpenAssistantTrees:
         row = self.tree(self.reply("5", 1), self.reply("4", 0))
         assert demonstrations(row).rows == [Demonstration([user("2+2?")], "4", "a.jsonl:1")]
 
+    def test_deleted_may_be_written_as_a_word(self):
+        row = self.tree(self.reply("4", 0, deleted="True"), self.reply("5", 1, deleted="False"), self.reply("6", 2))
+        assert judged(row) == [("5", "6")]
+
     def test_messages_one_a_row_are_put_together(self):
         def message(name, parent, text, role, rank=None):
             return {"message_id": name, "parent_id": parent, "text": text, "role": role, "rank": rank, "lang": "en"}
@@ -386,6 +390,19 @@ class TestLists:
         row = {"prompt": "2+2?", "responses": ["5", "4", "?"], "choice": 1}
         assert set(judged(row)) == {("4", "5"), ("4", "?")}
         assert "choice is 3.0, the index of an answer is wanted, 0 to 2" in refusal(pairs, row, row | {"choice": 3})
+
+    def test_a_table_of_answers_side_by_side(self):
+        row = {"prompt": "2+2?", "answer_1": "5", "answer_2": "4", "answer_3": "?", "rank_1": "2", "rank_2": "1"}
+        first, second = row | {"rank_3": "3"}, row | {"prompt": "?", "answer_3": "", "rank_3": ""}
+        assert judged(first, second) == [("4", "5"), ("5", "?"), ("4", "?"), ("4", "5")]
+        assert "rankings: prompt and answer_1 to answer_3, judged by rank_1, ... (the lowest rank is best)" in note(
+            first, second
+        )
+
+    def test_a_table_of_three_answers_is_never_read_as_two(self):
+        row = {"prompt": "2+2?", "answer_a": "5", "answer_b": "4", "answer_c": "?"}
+        assert len(judged(row | {"score_a": 2, "score_b": 3, "score_c": 1})) == 3
+        assert "no preferences" in refusal(pairs, row | {"winner": "b"})
 
     def test_lists_written_as_json_into_a_cell_are_read(self):
         assert judged({"prompt": "2+2?", "responses": '["5", "4"]', "ranks": "[2, 1]"}) == [("4", "5")]

@@ -12,7 +12,7 @@ from kit.data.convert import Converted, read_demonstrations, read_pairs, read_pr
 from kit.data.problems import NoForm
 from kit.data.rows import Data, Demonstration, Pair, Prompt, Row, Split, T, fingerprint_of, messages_of, prompt_key
 from kit.data.sources import Source, absent_column, has_column, read_source, renamed, require_known
-from kit.data.split import hold_out, split_rows
+from kit.data.split import split_rows
 from kit.data.weigh import balance_prompts, resample, shares
 from kit.errors import DataError
 
@@ -45,9 +45,6 @@ def load_data(settings: DataSettings, seed: int) -> Data:
 
     def load(setting: str, read: Callable[[Source, Any, str | None], Converted[Row]]) -> list[_Part[Row]]:
         parts = _read(getattr(settings, setting), f"data.{setting}", read, settings, seed, notes, used)
-        if len(parts) > 1:  # the sides are decided over all sources of the setting at once
-            keys = [prompt_key(messages_of(row)) for part in parts for row in part.rows]
-            sides.update(hold_out(keys, settings.eval_fraction, seed, sides))
         return [replace(part, split=split_rows(part.rows, settings.eval_fraction, seed, sides)) for part in parts]
 
     pairs: Split[Pair] = Split([], [])

@@ -7,6 +7,10 @@ MESSAGES = ("messages", "conversations", "conversation")  # the second is ShareG
 ANNOTATOR = (
     "annotator", "annotator_id", "annotator_name", "worker", "worker_id", "rater", "rater_id", "labeler", "judge_id",
 )  # fmt: skip
+ANSWER_STEMS = (  # of columns that are told apart by a mark: response_a, answer1
+    "response", "answer", "output", "completion", "reply", "summary", "conversation", "candidate", "option",
+    "generation", "human_ref", "text",
+)  # fmt: skip
 RANKS = ("ranks", "rank", "ranking", "rankings")
 SCORES = ("scores", "score", "ratings", "rating", "rewards", "reward")
 ORDERED = ("ranking", "ranked_responses", "ranked_answers", "ranked_completions", "ranked")
@@ -30,7 +34,10 @@ COLUMNS = frozenset(
         "role",
         "order",
         "id",
-    }.union(PROMPTS, ANSWER, ANSWERS, MESSAGES, ANNOTATOR, RANKS, SCORES, ORDERED, RATING, LABEL, WINNER)
-    .union(f"{stem}_{side}" for stem in ("response", "answer", "score", "conversation") for side in "abAB01")
-    .union(f"{stem}{side}" for stem in ("response", "annotator") for side in "123456789")
+    }.union(PROMPTS, ANSWER, ANSWERS, MESSAGES, ANNOTATOR, RANKS, SCORES, ORDERED, RATING, LABEL, WINNER).union(
+        f"{stem}{glue}{mark}"
+        for stem in (*ANSWER_STEMS, "annotator", "rank", "rating", "score", "votes")
+        for glue in ("", "_")
+        for mark in "0123456789abcdefABCDEF"
+    )
 )

@@ -17,28 +17,15 @@ from kit.data.formats.cells import (
 )
 from kit.data.formats.form import OpinionForm
 from kit.data.formats.head import Head, is_list, is_number, word
+from kit.data.formats.lists import wide_columns
 from kit.data.formats.pairs import common_turns, require_answer_at_the_end
-from kit.data.names import WINNER
+from kit.data.names import ANSWER_STEMS, WINNER
 from kit.data.opinions import Answer, Opinion
 from kit.data.problems import RowProblem, Unusable, excerpt, type_name
 from kit.data.rows import Message
 from kit.data.turns import Remarks, is_answer, read_messages, read_response
 
 _SIDES = (("1", "2"), ("a", "b"), ("A", "B"), ("0", "1"), ("left", "right"))
-_STEMS = [
-    "response",
-    "answer",
-    "output",
-    "completion",
-    "reply",
-    "summary",
-    "conversation",
-    "candidate",
-    "option",
-    "generation",
-    "human_ref",
-    "text",
-]
 _ANNOTATORS = re.compile(r"(annotator|rater|judge|worker|human|vote)[_ ]?\d+", re.IGNORECASE)
 _TIES = {
     "tie",
@@ -59,7 +46,7 @@ Verdict = Callable[[Any, str, Remarks], int]  # 1: the first answer is better; -
 def comparisons_form(head: Head, _best: str) -> OpinionForm | None:
     """The form of rows with two answers side by side, and a column (or one a person) that says which is better."""
     columns = _answer_columns(head)
-    if columns is None:
+    if columns is None or len(wide_columns(head)) > 2:
         return None
     first, second, sides = columns
     voters = sorted(name for name in head.columns if _ANNOTATORS.fullmatch(name) and name not in columns)
@@ -121,7 +108,7 @@ def _answer(value: Any, what: str, remarks: Remarks) -> str:
 
 def _answer_columns(head: Head) -> tuple[str, str, tuple[str, str]] | None:
     """The two columns of answers and the marks that tell them apart; None if there are none."""
-    for stem in _STEMS:
+    for stem in ANSWER_STEMS:
         for sides in _SIDES:
             for glue in ("", "_", "-", " "):
                 names = tuple(f"{stem}{glue}{side}" for side in sides)

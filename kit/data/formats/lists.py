@@ -16,11 +16,12 @@ from kit.data.formats.cells import (
 )
 from kit.data.formats.form import OpinionForm
 from kit.data.formats.head import Head, as_list, as_text, is_list, is_number, is_object, is_text
-from kit.data.names import ANSWERS, ORDERED, RANKS, SCORES
+from kit.data.names import ANSWER_STEMS, ANSWERS, ORDERED, RANKS, SCORES
 from kit.data.opinions import Answer, Opinion
 from kit.data.problems import RowProblem, excerpt, type_name
 from kit.data.turns import Remarks, is_answer, read_response
 
+_MARK = re.compile(r"\d{1,2}|[A-Za-z]")
 _TEXTS = ("response", "answer", "completion", "text", "content", "output", "generated_text")
 _IDS = ("id", "response_id", "answer_id", "model", "name")
 _ITEM_SCORES = ("score", "rating", "overall_score", "fine-grained_score", "reward")
@@ -36,7 +37,7 @@ def lists_form(head: Head, best: str) -> OpinionForm | None:
     if answers:
         made = _with_values(head, answers, best) or _by_ids(head, answers) or _by_choice(head, answers)
     else:
-        made = _ordered(head)
+        made = _ordered(head) or _wide(head, best)
     if made is None:
         return None
     name, answers_of = made
@@ -158,6 +159,45 @@ def _by_choice(head: Head, answers: str) -> tuple[str, Any] | None:
         ]
 
     return f"choices: {{prompt}} and {answers}, {column} is the index of the best, from 0", read
+
+
+def wide_columns(head: Head) -> dict[str, str]:
+    """The columns of answers that a table has side by side, by their marks: {"1": "answer_1", "2": "answer_2", ...}."""
+    for stem in ANSWER_STEMS:
+        for glue in ("_", "", "-", " "):
+            found = {column.removeprefix(stem + glue): column for column in sorted(head.columns) if column != stem}
+            marks = {mark: column for mark, column in found.items() if mark != column and _MARK.fullmatch(mark)}
+            if len(marks) > 1:
+                return marks
+    return {}
+
+
+def _wide(head: Head, best: str) -> tuple[str, Any] | None:
+    """A table with K answers side by side and a rank or score for each: answer_1 to answer_4, rank_1 to rank_4."""
+    answers = wide_columns(head)
+    judged = {
+        stem: [f"{stem}{glue}{mark}" for mark in answers]
+        for stem in (*RANKS, *SCORES)
+        for glue in ("_", "", "-", " ")
+        if answers and head.columns.issuperset(f"{stem}{glue}{mark}" for mark in answers)
+    }
+    stem = next(iter(judged), None)
+    if stem is None or (len(answers) == 2 and stem not in RANKS):  # two answers with scores are a comparison
+        return None
+    sign, words = direction(stem in RANKS, best)
+
+    def read(values: Values, remarks: Remarks) -> list[Answer]:
+        found = []
+        for column, by in zip(answers.values(), judged[stem], strict=True):
+            value = number(values.get(by), by, remarks)
+            if value is None and values.get(column) in (None, ""):  # this row has fewer answers
+                continue
+            found.append(Answer(_text(cell(values, column), column, remarks), None if value is None else sign * value))
+        return found
+
+    columns = list(answers.values())
+    kind = "rankings" if stem in RANKS else "answers with scores"
+    return f"{kind}: {{prompt}} and {columns[0]} to {columns[-1]}, judged by {judged[stem][0]}, ... ({words})", read
 
 
 def _ordered(head: Head) -> tuple[str, Any] | None:

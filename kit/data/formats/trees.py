@@ -6,7 +6,7 @@ from typing import Any
 from kit.data import catalogue
 from kit.data.formats.cells import Values, number
 from kit.data.formats.form import OpinionForm
-from kit.data.formats.head import Head, is_object
+from kit.data.formats.head import Head, is_object, word
 from kit.data.formats.lists import direction
 from kit.data.opinions import Answer, Opinion
 from kit.data.problems import RowProblem, type_name
@@ -110,4 +110,4 @@ def _turn(node: Values, what: str, remarks: Remarks) -> Message:
 
 
 def _is_out(node: Values) -> bool:
-    return node.get("deleted") is True or node.get("review_result") is False
+    return word(node.get("deleted")) == "true" or word(node.get("review_result")) == "false"
