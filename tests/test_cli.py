@@ -110,7 +110,7 @@ class TestWrongData:
         (place / "rows.jsonl").write_text('{"prompt": "a", "winner": "b", "rejected": "c"}\n')
         text = refusal(place, "run", "config.yaml")
         assert text.startswith("rows.jsonl: no preferences: missing chosen; found the columns prompt, rejected, winner")
-        assert "Rename 'winner' to 'chosen'" in text
+        assert text.endswith("Name your columns in the config: data.columns: {chosen: winner}.")
 
     def test_that_are_empty_are_told(self, place):
         (place / "rows.jsonl").write_text("")

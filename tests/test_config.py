@@ -109,6 +109,10 @@ class TestTheMessage:
         (line,) = problems(write("seed: 1\ndata:\n  preferences: {split: train}\n"))
         assert line == "config.yaml:3 data.preferences.path: is missing"
 
+    def test_knows_the_keys_of_one_of_several_sources(self, write):
+        (line,) = problems(write("data:\n  preferences:\n    - {path: demo, wieght: 2}\n    - demo\n"))
+        assert line == "config.yaml:2 data.preferences.wieght: unknown key, did you mean weight?"
+
     def test_knows_the_keys_of_a_data_source(self, write):
         (line,) = problems(write("data:\n  preferences:\n    path: demo\n    splitt: train\n"))
         assert line == "config.yaml:4 data.preferences.splitt: unknown key, did you mean split?"
@@ -305,6 +309,7 @@ class TestNumbers:
             ("data.eval_fraction", 0), ("data.eval_fraction", 1), ("sft.learning_rate", 0), ("sft.learning_rate", 1),
             ("ppo.kl_coef", -0.1), ("ppo.gamma", 1.1), ("ppo.cliprange", 0), ("dpo.beta", 0), ("lora.rank", 0),
             ("lora.dropout", 1), ("seed", 2**32), ("compare.temperature", -1), ("ppo.temperature", 0),
+            ("data.min_margin", -1), ("data.skip_bad_rows", -1), ("data.votes", "most"), ("data.best_value", "first"),
         ],
     )  # fmt: skip
     def test_a_value_outside_its_range_is_refused(self, key, value):

@@ -66,6 +66,9 @@ class TestStops:
             "  a.jsonl:203: the row is a list, an object with named values is wanted\n" + CORRECT
         )
 
+    def test_on_a_line_that_was_cut_off_at_its_end(self, stops):
+        assert "a.jsonl:201:17: no JSON (Expecting property name" in stops(lines(GOOD) + '{"prompt": "a", \n')
+
     def test_on_many_problems_with_the_first_twenty_and_the_count(self, stops):
         text = stops(lines(GOOD) + "{oops\n" * 30)
         assert text.startswith("a.jsonl: 30 problems, the first 20 are shown:\n") and text.count("no JSON") == 20

@@ -404,6 +404,27 @@ class TestLists:
         assert len(judged(row | {"score_a": 2, "score_b": 3, "score_c": 1})) == 3
         assert "no preferences" in refusal(pairs, row | {"winner": "b"})
 
+    @pytest.mark.parametrize(
+        ("order", "best"),
+        [("B > A > C", "4"), ("b > c = a", "4"), ("2 > 1 > 3", "4"), ("1 > 0 > 2", "4"), (["C", "A"], "?")],
+    )
+    def test_an_order_of_letters_or_numbers(self, order, best):
+        found = judged({"prompt": "2+2?", "responses": ["five", "4", "?"], "ranking": order})
+        assert best in {chosen for chosen, _ in found} and best not in {rejected for _, rejected in found}
+
+    def test_numbers_that_may_count_from_0_or_1_are_a_problem(self):
+        row = {"prompt": "2+2?", "responses": ["x", "y", "z"], "order": [2, 1]}
+        assert "order does not say whether its numbers count the answers from 0 or from 1" in refusal(pairs, row)
+
+    def test_answers_under_the_names_of_those_who_gave_them(self):
+        row = {"prompt": "2+2?", "responses": {"gpt": "5", "llama": "4", "bloom": "?"}}
+        assert set(judged(row | {"ranks": {"llama": 1, "gpt": 2}})) == {("4", "5")}
+        assert set(judged(row | {"ranking": ["llama", "bloom"]})) == {("4", "?")}
+
+    def test_an_object_of_lists_is_a_list_of_objects(self):
+        row = {"prompt": "2+2?", "completions": {"response": ["5", "4"], "score": [1.0, 2.0]}}
+        assert judged(row) == [("4", "5")]
+
     def test_lists_written_as_json_into_a_cell_are_read(self):
         assert judged({"prompt": "2+2?", "responses": '["5", "4"]', "ranks": "[2, 1]"}) == [("4", "5")]
 

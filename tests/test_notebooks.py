@@ -248,7 +248,7 @@ class TestTheNotebookOnYourOwnData:
 
     def test_shows_the_message_of_each_mistake(self, executed):
         printed = executed(self.NAME).printed
-        assert "Rename 'better' to 'chosen', 'worse' to 'rejected'" in printed
+        assert "data.columns: {chosen: better, rejected: worse}" in printed
         for text in ("rejected is null", "did you mean demo-preferences.jsonl?", "did you mean kl_coef?", "own pupil"):
             assert text in printed
 

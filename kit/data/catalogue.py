@@ -163,6 +163,7 @@ NO_HISTORY = "history[{index}] is {found}, a list of a question and an answer is
 LENGTHS_DIFFER = "{answers} holds {n} answers but {column} {m} values; one for each is wanted (null for none)"
 NO_INDEX = "{column} is {found}, the index of an answer is wanted, 0 to {n}"
 UNKNOWN_ID = "{column} names {name}, which is none of the answers {known}"
+UNCLEAR_ORDER = "{column} does not say whether its numbers count the answers from 0 or from 1; give all, or use ids"
 ID_TWICE = "{column} names {name} twice"
 NO_TREE = "prompt is {found}, an object with text and replies is wanted"
 NO_MESSAGE = "{what} is {found}, a message with text and replies is wanted"

@@ -127,7 +127,7 @@ def _read_json_lines(lines: Iterable[tuple[int, str]], name: str, problems: Prob
         if not line.strip():
             continue
         try:
-            values = json.loads(line)
+            values = json.loads(line.rstrip("\r\n"))  # else an error at the end would be told of the next line
         except json.JSONDecodeError as error:
             problems.add(
                 f"{name}:{number}:{error.colno}", catalogue.NO_JSON.format(why=error.msg, text=excerpt(line.rstrip()))

@@ -79,7 +79,12 @@ def word(value: Any) -> str:
 
 
 def as_list(value: Any) -> Any:
-    """The list that a text holds as JSON, as in a cell of a CSV file; anything else as it is."""
+    """The list that a text holds as JSON, as in a cell of a CSV file; the objects of an object of lists, as Parquet may
+    hold them; anything else as it is."""
+    if isinstance(value, dict) and value and all(isinstance(inner, (list, tuple)) for inner in value.values()):
+        lengths = {len(inner) for inner in value.values()}
+        if len(lengths) == 1:
+            return [dict(zip(value, items, strict=True)) for items in zip(*value.values(), strict=True)]
     if not isinstance(value, str) or not value.lstrip().startswith("["):
         return value
     try:

@@ -21,6 +21,7 @@ from kit.data.opinions import Answer, Opinion
 from kit.data.problems import RowProblem, excerpt, type_name
 from kit.data.turns import Remarks, is_answer, read_response
 
+_LETTERS = "abcdefghijklmnopqrstuvwxyz"
 _MARK = re.compile(r"\d{1,2}|[A-Za-z]")
 _TEXTS = ("response", "answer", "completion", "text", "content", "output", "generated_text")
 _IDS = ("id", "response_id", "answer_id", "model", "name")
@@ -66,7 +67,7 @@ def _with_values(head: Head, answers: str, best: str) -> tuple[str, Any] | None:
     score = score or ("annotations" if "annotations" in inside else None)
 
     def number_lists(name: str) -> bool:
-        return head.mostly(name, lambda value: _is_listed(value) and any(map(is_number, as_list(value))))
+        return head.mostly(name, _holds_numbers)
 
     ranks = next((name for name in RANKS if name in head.columns and number_lists(name)), None)
     scores = next((name for name in SCORES if name in head.columns and number_lists(name)), None)
@@ -80,7 +81,7 @@ def _with_values(head: Head, answers: str, best: str) -> tuple[str, Any] | None:
     def read(values: Values, remarks: Remarks) -> list[Answer]:
         items = _list(values, answers)
         if column is not None:
-            judged = _list(values, column)
+            judged = _list(values, column, [_id(item, index) for index, item in enumerate(items)])
             if len(judged) != len(items):
                 raise RowProblem(
                     catalogue.LENGTHS_DIFFER.format(answers=answers, n=len(items), column=column, m=len(judged))
@@ -113,14 +114,11 @@ def _by_ids(head: Head, answers: str) -> tuple[str, Any] | None:
         items = _list(values, answers)
         texts = [_text(item, f"{answers}[{index}]", remarks) for index, item in enumerate(items)]
         names = [_id(item, index) for index, item in enumerate(items)]
-        by_text = {
-            as_text(text): name for text, name in zip(texts, names, strict=True)
-        }  # the order may repeat the answers themselves
+        groups = [[as_text(item) for item in group] for group in _groups(values, column)]
+        known = _readings(items, texts, names, {name for group in groups for name in group}, column)
         places: dict[str, int] = {}
-        for place, group in enumerate(_groups(values, column)):
-            for item in group:
-                name = as_text(item)
-                name = name if name in names else by_text.get(name, name)
+        for place, group in enumerate(groups):
+            for name in (known.get(name, name) for name in group):
                 if name not in names:
                     raise RowProblem(
                         catalogue.UNKNOWN_ID.format(column=column, name=excerpt(name, 20), known=names[:9])
@@ -140,6 +138,25 @@ def keys_within(head: Head, answers: str) -> set[str]:
     """The keys of the objects in a column of lists."""
     items = (item for value in map(as_list, head.found(answers)) if is_list(value) for item in value)
     return {str(key) for item in items if is_object(item) for key in item}
+
+
+def _readings(items: list[Any], texts: list[str], names: list[str], used: set[str], column: str) -> dict[str, str]:
+    """What stands in an order -> the name of an answer: ids, the answers, letters, or numbers from 0 or 1."""
+    with_ids = any(_has_id(item) for item in items)
+    letters = _LETTERS[: len(items)]
+    if with_ids and used <= set(names):
+        return {}
+    if used <= set(texts):
+        return dict(zip(texts, names, strict=True))
+    if used <= set(letters) or used <= set(letters.upper()):
+        return {letter: names[letters.index(letter.lower())] for letter in used}
+    if with_ids or "0" in used:
+        return {}
+    if str(len(items)) in used:
+        return {str(number): name for number, name in enumerate(names, 1)}
+    if used <= set(names):
+        raise RowProblem(catalogue.UNCLEAR_ORDER.format(column=column))
+    return {}
 
 
 def _by_choice(head: Head, answers: str) -> tuple[str, Any] | None:
@@ -221,8 +238,13 @@ def _ordered(head: Head) -> tuple[str, Any] | None:
     return f"rankings: {{prompt}} and {column} (the first is best)", read
 
 
-def _list(values: Values, name: str) -> list[Any]:
+def _list(values: Values, name: str, keys: list[str] | None = None) -> list[Any]:
+    """The list in a column. An object of named texts is a list of answers with ids, and `keys` order one of ranks."""
     found = as_list(cell(values, name))
+    if isinstance(found, dict) and keys is not None:
+        return [found.get(key) for key in keys]
+    if _is_named(found):
+        return [{"id": key, "text": text} for key, text in found.items()]
     if not is_list(found):
         raise RowProblem(catalogue.NO_LIST.format(name=name, found=type_name(found)))
     return list(found)
@@ -237,7 +259,17 @@ def _groups(values: Values, name: str) -> list[list[Any]]:
 
 
 def _is_listed(value: Any) -> bool:
-    return is_list(as_list(value))
+    return is_list(as_list(value)) or _is_named(value)
+
+
+def _is_named(value: Any) -> bool:
+    """Whether a value is an object of answers under the names of those who gave them."""
+    return isinstance(value, dict) and len(value) > 1 and all(map(is_text, value.values())) and "role" not in value
+
+
+def _holds_numbers(value: Any) -> bool:
+    value = as_list(value)
+    return any(map(is_number, value.values() if isinstance(value, dict) else value if is_list(value) else ()))
 
 
 def _judgement(item: Any, key: str) -> Any:
@@ -252,6 +284,10 @@ def _text(item: Any, what: str, remarks: Remarks) -> str:
             raise RowProblem(catalogue.NO_TEXT.format(what=what, found=sorted(map(str, item)), known=", ".join(_TEXTS)))
         return read_response(item[key], f"{what}.{key}", remarks)
     return read_response([item] if isinstance(item, dict) else item, what, remarks)
+
+
+def _has_id(item: Any) -> bool:
+    return isinstance(item, dict) and any(item.get(key) is not None for key in _IDS)
 
 
 def _id(item: Any, index: int) -> str:
