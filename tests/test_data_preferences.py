@@ -434,6 +434,10 @@ class TestLists:
     def test_the_best_answer_is_the_demonstration(self):
         assert demonstrations(self.ROW | {"ranks": [3, 1, 2]}).rows == [Demonstration([user("2+2?")], "4", "a.jsonl:1")]
 
+    def test_the_margin_means_nothing_where_nothing_was_rated(self):
+        assert judged({"prompt": "2+2?", "chosen": "4", "rejected": "5"}, min_margin=3) == [("4", "5")]
+        assert judged(PANDALM | {"annotator1": 1}, min_margin=3) == [("5", "4")]
+
     def test_answers_closer_than_the_margin_make_no_pair(self):
         row = self.ROW | {"scores": [1, 9, 8.5]}
         assert set(judged(row, min_margin=1)) == {("4", "5"), ("four", "5")}

@@ -60,6 +60,8 @@ def read_pairs(source: Source, settings: Any, format: str | None = None) -> Conv
     if form.shown_in_order:
         _note_side_bias(opinions, remarks)
     repeats = False
+    if not form.rated:
+        rules = rules._replace(min_margin=0.0)
     if form.single:
         opinions = one_a_prompt(opinions, rules, remarks)
     elif _are_votes(opinions, form, rules):
@@ -68,21 +70,19 @@ def read_pairs(source: Source, settings: Any, format: str | None = None) -> Conv
             remarks[catalogue.EACH_VOTE] = 0
         else:
             opinions = settle_votes(one_a_pair(opinions), remarks)
+            rules = rules._replace(min_margin=0.0)
             remarks[catalogue.MAJORITY] = 0
     pairs = pairs_of(opinions, rules, remarks)
     if not pairs and not gathered.drops:
         raise DataError(_no_pair(source.name, gathered.read, opinions, form, remarks))
-    count = (
-        len(opinions) + len(gathered.drops) if not (form.ranked or form.voted or form.shown_in_order) else len(pairs)
-    )
-    notes = [catalogue.RECOGNISED.format(name=source.name, form=form.name, count=count, kind="pairs")]
     if form.ranked or form.voted:
-        notes = [
-            catalogue.EXPANDED.format(
-                name=source.name, form=form.name, rows=gathered.read, prompts=_prompts(opinions), pairs=len(pairs)
-            )
-        ]
-    notes += gathered.notes + _told(source.name, remarks)
+        recognised = catalogue.EXPANDED.format(
+            name=source.name, form=form.name, rows=gathered.read, prompts=_prompts(opinions), pairs=len(pairs)
+        )
+    else:
+        count = len(pairs) if form.shown_in_order else len(opinions) + len(gathered.drops)
+        recognised = catalogue.RECOGNISED.format(name=source.name, form=form.name, count=count, kind="pairs")
+    notes = [recognised, *gathered.notes, *_told(source.name, remarks)]
     if not form.voted and (both := judged_both_ways(pairs)):
         n = len(both)
         where = both[0].where
@@ -98,24 +98,7 @@ def read_demonstrations(source: Source, settings: Any) -> Converted[Demonstratio
         return _plain(source, plain, settings.skip_bad_rows, "demonstrations")
     assert preferences is not None
     gathered = _gather(source, preferences, settings.skip_bad_rows)
-    opinions = _with_answers(source.name, preferences, gathered)
-    if preferences.single:
-        opinions = one_a_prompt(opinions, Rules(), gathered.remarks)
-        if preferences.name.startswith("binary"):
-            opinions = [o for o in opinions if any(value is not None and value > 0.5 for _, value in o.answers)]
-    elif preferences.voted:
-        opinions = settle_votes(one_a_pair(opinions), gathered.remarks)
-        pairs = pairs_of(opinions, Rules(), Counter())
-        beaten = {(prompt_key(pair.prompt), pair.rejected) for pair in pairs} if preferences.ranked else set()
-        rows = [
-            Demonstration(pair.prompt, pair.chosen, pair.where)
-            for pair in pairs
-            if (prompt_key(pair.prompt), pair.chosen) not in beaten
-        ]
-    elif preferences.shown_in_order:  # a tie names no better answer
-        opinions = [o for o in opinions if o.answers[0].value != o.answers[1].value]
-    if not preferences.voted:
-        rows = best_of(opinions)
+    rows = _best_answers(_with_answers(source.name, preferences, gathered), preferences, gathered.remarks)
     name = catalogue.BEST_ANSWERS.format(form=preferences.name)
     recognised = catalogue.RECOGNISED.format(
         name=source.name, form=name, count=len(rows) + len(gathered.drops), kind="demonstrations"
@@ -136,6 +119,25 @@ def read_prompts(source: Source, settings: Any) -> Converted[Prompt]:
         name=source.name, form=name, count=len(rows) + len(gathered.drops), kind="prompts"
     )
     return Converted(rows, gathered.drops, [recognised, *gathered.notes, *_told(source.name, gathered.remarks)])
+
+
+def _best_answers(opinions: list[Opinion], form: OpinionForm, remarks: Remarks) -> list[Demonstration]:
+    """The answers worth imitating: the best of each opinion, or what the people together found to be so."""
+    if form.voted:
+        pairs = pairs_of(settle_votes(one_a_pair(opinions), remarks), Rules(), Counter())
+        beaten = {(prompt_key(pair.prompt), pair.rejected) for pair in pairs} if form.ranked else set()
+        return [
+            Demonstration(pair.prompt, pair.chosen, pair.where)
+            for pair in pairs
+            if not beaten or (prompt_key(pair.prompt), pair.chosen) not in beaten
+        ]
+    if form.single:
+        opinions = one_a_prompt(opinions, Rules(), remarks)
+    if form.labelled:  # what nobody liked is no demonstration, even if it is all there is
+        opinions = [o for o in opinions if any(value is not None and value > 0.5 for _, value in o.answers)]
+    if form.shown_in_order:  # a tie names no better answer
+        opinions = [o for o in opinions if o.answers[0].value != o.answers[1].value]
+    return best_of(opinions)
 
 
 def _plain(source: Source, form: Form[T], allowed: int, kind: str) -> Converted[T]:
@@ -211,7 +213,7 @@ def _note_side_bias(opinions: Sequence[Opinion], remarks: Remarks) -> None:
 
 def _no_pair(name: str, rows: int, opinions: Sequence[Opinion], form: OpinionForm, remarks: Remarks) -> str:
     values = {value for opinion in opinions for _, value in opinion.answers if value is not None}
-    if form.name.startswith("binary") and len(values) > 1:
+    if form.labelled and len(values) > 1:
         advice = catalogue.ONE_SIDE_ONLY
     elif len(values) == 1:
         advice = catalogue.ALL_EQUAL

@@ -95,7 +95,9 @@ def comparisons_form(head: Head, _best: str) -> OpinionForm | None:
     by = f"; votes by {who}" if who and not voters else ""
     words = prompt_words(prompt, head) if prompt and not whole else "conversations"
     name = f"{name}: {words}, {first} and {second}, judged by {told}{by}"
-    return OpinionForm(name, read, voted=bool(voters or who), shown_in_order=not by_score, generated=True)
+    return OpinionForm(
+        name, read, voted=bool(voters or who), rated=by_score, shown_in_order=not by_score, generated=True
+    )
 
 
 def _answer(value: Any, what: str, remarks: Remarks) -> str:

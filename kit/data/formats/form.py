@@ -32,7 +32,9 @@ class OpinionForm(Form[Opinion]):
     """A form of preferences."""
 
     single: bool = False  # a row is the rating of one answer: those of a prompt belong together
+    labelled: bool = False  # values are 1.0 for liked, 0.0 for not
     voted: bool = False  # several people judged one pair of answers
     generated: bool = False  # the answers are a model's samples, of which some may be empty
     ranked: bool = False  # pairs are expanded from K answers: each prompt is to weigh the same
+    rated: bool = False  # differences of the values mean something: data.min_margin applies
     shown_in_order: bool = False  # the first answer of an opinion was shown first

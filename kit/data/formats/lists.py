@@ -49,7 +49,7 @@ def lists_form(head: Head, best: str) -> OpinionForm | None:
 
     by = f"; by {who}" if who else ""
     name = name.format(prompt=prompt_words(prompt, head)) + by
-    return OpinionForm(name, read, voted=who is not None, ranked=True, generated=True)
+    return OpinionForm(name, read, voted=who is not None, ranked=True, rated=True, generated=True)
 
 
 def direction(is_rank: bool, best: str) -> tuple[int, str]:

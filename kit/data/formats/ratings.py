@@ -49,6 +49,7 @@ def labels_form(head: Head, _best: str) -> OpinionForm | None:
         f"binary labels: {prompt_words(prompt, head)} and {answer}, {label} says whether it was liked",
         read,
         single=True,
+        labelled=True,
         ranked=True,
         generated=True,
     )
@@ -75,6 +76,7 @@ def ratings_form(head: Head, best: str) -> OpinionForm | None:
         read,
         single=True,
         ranked=True,
+        rated=True,
         generated=True,
     )
 
