@@ -108,7 +108,8 @@ class TestOtherFileForms:
         assert places(source) == ["a.jsonl row 1", "a.jsonl row 2"]
 
     def test_the_only_list_of_a_json_object_holds_the_rows(self, tmp_path):
-        assert values(read(write(tmp_path / "a.json", json.dumps({"version": 1, "data": ROWS})))) == ROWS
+        for wrapper in ({"version": 1, "data": ROWS}, {"id": 1, "label": "x", "answers": ROWS}):
+            assert values(read(write(tmp_path / "a.json", json.dumps(wrapper)))) == ROWS
 
     def test_one_row_over_several_lines_is_one_row(self, tmp_path):
         row = {"messages": [{"role": "user", "content": "x"}]}

@@ -24,6 +24,8 @@ _WRAPPERS = {
     b"BZh": "a bzip2 archive",
     b"\x28\xb5\x2f\xfd": "a zstd archive",
 }
+# An object with one of these is a row, whatever lists stand in it.
+_ROW_NAMES = {"chosen", "rejected", "text", "completion", *names.PROMPTS, *names.MESSAGES}
 _MAX_CELL = 2**31 - 1
 
 
@@ -167,7 +169,7 @@ def _wrapped_array(text: str) -> list[Any] | None:
     except (ValueError, RecursionError):
         return None
     lists = [value for value in whole.values() if isinstance(value, list) and value and isinstance(value[0], dict)]
-    if len(lists) == 1 and not names.COLUMNS & whole.keys():
+    if len(lists) == 1 and not _ROW_NAMES & whole.keys():
         return lists[0]
     return [whole] if "\n" in text.strip() else None  # one row on one line is JSON Lines
 
