@@ -10,7 +10,7 @@ from kit.data import catalogue
 from kit.data.checks import drop_blank, drop_duplicates, drop_equal, require_enough, summary
 from kit.data.convert import Converted, read_demonstrations, read_pairs, read_prompts
 from kit.data.problems import NoForm
-from kit.data.rows import Data, Demonstration, Pair, Prompt, Row, Split, T, fingerprint_of, messages_of, prompt_key
+from kit.data.rows import Data, Demonstration, Pair, Prompt, Row, Split, T, fingerprint_of, messages_of, prompt_keys
 from kit.data.sources import Source, absent_column, has_column, read_source, renamed, require_known
 from kit.data.split import split_rows
 from kit.data.weigh import balance_prompts, resample, shares
@@ -125,7 +125,7 @@ def _balanced(part: _Part[Pair], settings: DataSettings, seed: int, notes: list[
         return part
     train = balance_prompts(part.split.train, seed)
     if len(train) != len(part.split.train) or any(a is not b for a, b in zip(train, part.split.train, strict=True)):
-        prompts = len({prompt_key(pair.prompt) for pair in train})
+        prompts = len(set(prompt_keys(train)))
         notes.append(catalogue.BALANCED.format(name=part.name, prompts=prompts, each=len(train) // prompts))
     return replace(part, split=Split(train, part.split.held_out))
 
@@ -147,12 +147,15 @@ def _chosen_sides(part: _Part[Pair]) -> _Part[Demonstration]:
     Of ranked answers only the best are demonstrations: the second best of four was chosen too, but over worse ones.
     Where every vote is a pair, those are that won more often than they lost.
     """
-    won = Counter((prompt_key(pair.prompt), pair.chosen) for pair in part.rows if part.repeats)
-    lost = Counter((prompt_key(pair.prompt), pair.rejected) for pair in part.rows if part.ranked)
+    keys = dict(zip(map(id, part.rows), prompt_keys(part.rows), strict=True)) if part.ranked else {}
+    won = Counter((keys[id(pair)], pair.chosen) for pair in part.rows if part.repeats)
+    lost = Counter((keys[id(pair)], pair.rejected) for pair in part.rows if part.ranked)
 
     def is_best(pair: Pair) -> bool:
-        answer = (prompt_key(pair.prompt), pair.chosen) if lost else None
-        return answer is None or not lost[answer] or won[answer] > lost[answer]
+        if not part.ranked:
+            return True
+        answer = (keys[id(pair)], pair.chosen)
+        return not lost[answer] or won[answer] > lost[answer]
 
     def best(pairs: Sequence[Pair]) -> list[Demonstration]:
         rows = [Demonstration(pair.prompt, pair.chosen, pair.where) for pair in pairs if is_best(pair)]
@@ -162,11 +165,11 @@ def _chosen_sides(part: _Part[Pair]) -> _Part[Demonstration]:
     return _Part(part.name, [], split, part.ranked, part.repeats, part.weight)
 
 
-def _prompts(rows: Sequence[Pair] | Sequence[Demonstration]) -> list[Prompt]:
+def _prompts(rows: Sequence[Pair | Demonstration]) -> list[Prompt]:
     """Each prompt of the rows once, where it stands first."""
     first: dict[str, Prompt] = {}
-    for row in rows:
-        first.setdefault(prompt_key(messages_of(row)), Prompt(messages_of(row), row.where))
+    for key, row in zip(prompt_keys(rows), rows, strict=True):
+        first.setdefault(key, Prompt(messages_of(row), row.where))
     return list(first.values())
 
 

@@ -12,7 +12,7 @@ from itertools import combinations
 from typing import NamedTuple
 
 from kit.data import catalogue
-from kit.data.rows import Demonstration, Message, Pair, prompt_key
+from kit.data.rows import Demonstration, Message, Pair, prompt_key, prompt_keys
 
 
 class Answer(NamedTuple):
@@ -171,13 +171,13 @@ def settle_votes(opinions: Sequence[Opinion], counts: Counter[str]) -> list[Opin
     return settled
 
 
-def judged_both_ways(pairs: Iterable[Pair]) -> list[Pair]:
+def judged_both_ways(pairs: Sequence[Pair]) -> list[Pair]:
     """The later pairs whose two answers an earlier pair of the same prompt puts the other way round."""
     seen: dict[tuple[str, str, str], str] = {}
     found = []
-    for pair in pairs:
+    for key, pair in zip(prompt_keys(pairs), pairs, strict=True):
         low, high = sorted((pair.chosen, pair.rejected))
-        if seen.setdefault((prompt_key(pair.prompt), low, high), pair.chosen) != pair.chosen:
+        if seen.setdefault((key, low, high), pair.chosen) != pair.chosen:
             found.append(pair)
     return found
 

@@ -67,6 +67,17 @@ def prompt_key(messages: Sequence[Message]) -> str:
     return _sha256([canonical])
 
 
+def prompt_keys(rows: Sequence["Pair | Demonstration | Prompt"]) -> list[str]:
+    """The key of each row's prompt. Pairs of one ranking share their prompt, whose key is taken once."""
+    keys: dict[int, str] = {}
+    found = []
+    for messages in map(messages_of, rows):
+        if id(messages) not in keys:
+            keys[id(messages)] = prompt_key(messages)
+        found.append(keys[id(messages)])
+    return found
+
+
 def messages_of(row: Pair | Demonstration | Prompt) -> list[Message]:
     """The prompt of any row."""
     return row.messages if isinstance(row, Prompt) else row.prompt

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from kit.data.rows import Data, Row, Split, fingerprint_of, messages_of, prompt_key
+from kit.data.rows import Data, Row, Split, fingerprint_of, messages_of, prompt_key, prompt_keys
 
 
 def hold_out(keys: Iterable[str], fraction: float, seed: int, decided: Mapping[str, bool]) -> dict[str, bool]:
@@ -25,7 +25,7 @@ def hold_out(keys: Iterable[str], fraction: float, seed: int, decided: Mapping[s
 
 def split_rows(rows: Sequence[Row], fraction: float, seed: int, decided: dict[str, bool]) -> Split[Row]:
     """The rows split by prompt, in their order; the sides of new prompts are added to `decided`."""
-    keys = [prompt_key(messages_of(row)) for row in rows]
+    keys = prompt_keys(rows)
     decided.update(hold_out(keys, fraction, seed, decided))
     train = [row for row, key in zip(rows, keys, strict=True) if not decided[key]]
     held_out = [row for row, key in zip(rows, keys, strict=True) if decided[key]]

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 
-from kit.data.rows import Pair, T, prompt_key
+from kit.data.rows import Pair, T, prompt_keys
 
 
 def balance_prompts(pairs: Sequence[Pair], seed: int) -> list[Pair]:
@@ -14,8 +14,8 @@ def balance_prompts(pairs: Sequence[Pair], seed: int) -> list[Pair]:
     pass has about as many rows as there are pairs and the reward model and DPO see the same ones.
     """
     groups: dict[str, list[Pair]] = {}
-    for pair in pairs:
-        groups.setdefault(prompt_key(pair.prompt), []).append(pair)
+    for key, pair in zip(prompt_keys(pairs), pairs, strict=True):
+        groups.setdefault(key, []).append(pair)
     if len({len(group) for group in groups.values()}) < 2:
         return list(pairs)
     each = max(1, round(len(pairs) / len(groups)))
