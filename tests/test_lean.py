@@ -3,6 +3,7 @@ host; and what changes them a little: adapters trained in bfloat16."""
 
 import copy
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -23,6 +24,7 @@ from kit.models.device import Precision, free_memory_bytes
 from kit.models.generation import distances, score
 from kit.models.host_embedding import HostEmbedding, keep_embedding_on_host
 from kit.models.plan.card import GIB, named_card
+from kit.models.plan.memory import CONTEXT_BYTES
 from kit.models.roles import policy_roles
 from kit.preflight import check_memory
 from kit.stages import dpo, ppo, sft
@@ -238,6 +240,24 @@ class TestTheSizesOfAStage:
             sizes[gib] = choose_sizes(toy_config(), "ppo", toy_base(), longest=64).sizes
         assert (sizes[0.001].micro, sizes[0.001].rollout) == (1, 1)
         assert (sizes[24].micro, sizes[24].rollout) == (16, 64)
+
+    @pytest.mark.parametrize(
+        "gib, line", [(24, "kit: ppo: 16 of a batch of 16 at once, 64 responses"), (0.5, "kit: warning: ppo: 1 of")]
+    )
+    def test_are_said_on_a_gpu_with_what_is_predicted_and_free(self, gib, line, monkeypatch, capsys):
+        monkeypatch.setattr("kit.stages.sizes.free_memory_bytes", lambda _: int(gib * GIB))
+        on_gpu = replace(toy_base(), precision=Precision(torch.device("cuda"), torch.bfloat16, True))
+        choice = choose_sizes(toy_config(memory="lean"), "ppo", on_gpu, longest=64)
+        said = "".join(capsys.readouterr())
+        assert said.startswith(line) and "gradient checkpointing; " in said and f"{gib:.1f} GiB free" in said
+        assert choice.how.optim_8bit and choice.how.host_embedding and choice.how.context
+
+    def test_on_a_gpu_are_of_what_is_free_and_what_the_process_holds_within_its_share(self, monkeypatch):
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (5 * GIB, 24 * GIB))
+        monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: 2 * GIB)
+        for share, usable in ((1.0, 7), (0.25, 6)):
+            monkeypatch.setattr(torch.cuda, "get_per_process_memory_fraction", lambda _, share=share: share)
+            assert free_memory_bytes(torch.device("cuda")) == usable * GIB + CONTEXT_BYTES
 
     def test_on_a_cpu_are_of_the_memory_that_the_system_has_left(self):
         assert 0 < free_memory_bytes(torch.device("cpu")) < 2**50
