@@ -192,22 +192,25 @@ def judge(run: Path, policies: dict[str, Path]) -> dict[str, Result]:
     """The results of SFT and the policies: answers to the same prompts, sampled alike, as the kit's comparison does."""
     import torch
 
-    from kit.compare.answers import answer_all, choose_prompts
+    from kit.compare.answers import TEST, Policy, answer_all, choose_prompts
     from kit.compare.numbers.statistics import mean_interval
-    from kit.demo.world import truth_of_messages
     from kit.notices import quiet_libraries
+    from kit.preflight import load_config
 
     torch.set_num_threads(1)
     adapters = {"sft": run / "sft", **policies}
     with quiet_libraries():
         config, base, data = start_of(run)
-        prompts = choose_prompts(data.prompts.held_out, config.compare.prompts, config.seed)
-        arms = answer_all(config, base, prompts, adapters, run / "reward", costs={}, truth=truth_of_messages)
+        config = load_config(config, compare={"best_of": 0})  # no controls
+        prompts = {TEST: choose_prompts(data.prompts.held_out, config.compare.prompts, config.seed)}
+        of_arms = [(Policy(name, adapter, config.seed), TEST) for name, adapter in adapters.items()]
+        kept_nowhere = run / "answers-of-the-benchmark.jsonl"
+        sheets = answer_all(config, base, prompts, of_arms, run / "sft", run / "reward", kept_nowhere)
     results = {}
-    for arm in arms:
-        true, proxy = ([getattr(a, name) for a in arm.answers] for name in ("true_reward", "proxy_reward"))
-        kl = [answer.kl_nats for answer in arm.answers]
-        results[arm.name] = Result(true, *(mean_interval(values, config.seed) for values in (true, proxy, kl)))
+    for sheet in sheets:
+        true, proxy = ([getattr(a, name) for a in sheet.answers] for name in ("true_reward", "proxy_reward"))
+        kl = [answer.kl_nats for answer in sheet.answers]
+        results[sheet.arm] = Result(true, *(mean_interval(values, config.seed) for values in (true, proxy, kl)))
     return results
 
 

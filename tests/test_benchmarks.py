@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+import kit
+
 FILES = sorted((Path(__file__).resolve().parents[1] / "benchmarks").glob("*.py"))
 
 
@@ -64,6 +66,21 @@ class TestLearningBenchmark:
         wanted = {(side, f"seed-{seed}", s) for side in ("trl", "kit") for seed in (3, 4) for s in settings}
         assert set(trained) == wanted and len(trained) == len(wanted)
         assert reached == {side: {s: {3: 1.0, 4: 1.0} for s in settings} for side in ("trl", "kit")}
+
+    @pytest.mark.pipeline
+    def test_the_judge_reads_a_run_and_gives_the_same_answers_to_the_same_policy(self, bench, tmp_path):
+        """Its start is a run of the kit's; a policy that is SFT answers as SFT does."""
+        run = kit.run_pipeline(
+            {
+                "output_dir": str(tmp_path), "stages": ["sft", "reward"], "compare": {"prompts": 4},
+                "sft": {"max_steps": 1}, "reward": {"max_steps": 1},
+                "data": {"max_prompt_tokens": 32, "max_response_tokens": 8},
+            }
+        )  # fmt: skip
+        results = bench.judge(run.path, {"kit": run.stages["sft"].adapter})
+        assert set(results) == {"sft", "kit"} and len(results["kit"].rewards) == 4
+        assert results["sft"].rewards == results["kit"].rewards and results["kit"].kl_nats.mean == 0
+        assert sorted(path.name for path in run.path.glob("answers*")) == []
 
     def test_equal_settings_are_compared_seed_by_seed(self, bench):
         reached = {"trl": {(1e-3, 0.9): {3: 1.0, 4: 2.0}}, "kit": {(1e-3, 0.9): {4: 2.5, 3: 0.75}}}
