@@ -13,18 +13,20 @@ from kit.errors import ConfigError, DataError, KitError, MachineError, ModelErro
 
 if TYPE_CHECKING:
     from kit.config import Config
+    from kit.findings.findings import Findings
     from kit.models.plan.planner import Plan, plan
     from kit.pipeline import Run, run_pipeline
-    from kit.preflight import load_config
+    from kit.preflight import check, load_config
 
 __version__ = "0.4.0"
 __all__ = [
-    "Config", "ConfigError", "DataError", "KitError", "MachineError", "ModelError", "Plan", "Run", "RunError",
-    "TrainingStopped", "load_config", "plan", "run_pipeline",
+    "Config", "ConfigError", "DataError", "Findings", "KitError", "MachineError", "ModelError", "Plan", "Run",
+    "RunError", "TrainingStopped", "check", "load_config", "plan", "run_pipeline",
 ]  # fmt: skip
 
 _LAZY = {
     "Config": "kit.config", "Plan": "kit.models.plan.planner", "Run": "kit.pipeline", "load_config": "kit.preflight",
+    "Findings": "kit.findings.findings", "check": "kit.preflight",
     "plan": "kit.models.plan.planner", "run_pipeline": "kit.pipeline",
 }  # fmt: skip
 

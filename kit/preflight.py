@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Any
 from kit import config_file, notices
 from kit.config import Config
 from kit.data import Data
+from kit.data.found import Stops
 from kit.errors import ConfigError, DataError, ModelError
 from kit.runs.folder import RunFolder
 from kit.runs.inputs import is_done
 from kit.runs.steps import run_steps
 
 if TYPE_CHECKING:
+    from kit.findings.findings import Findings
     from kit.models.base import Base
     from kit.models.encoding import Encoded
 
@@ -56,10 +58,11 @@ def check_memory(config: Config) -> None:
             check_weights_fit_host(config, shape, psutil.virtual_memory().total)
 
 
-def check_model_and_data(config: Config, data: Data, weights: bool = True) -> Checked:
+def check_model_and_data(config: Config, data: Data, weights: bool = True, stops: Stops | None = None) -> Checked:
     """The base and the encoded data; raises KitError for whatever would stop a stage later.
 
-    The base's weights are not loaded. With `weights=False` the demo's are not made either.
+    The base's weights are not loaded. With `weights=False` the demo's are not made either. `stops` may gather what is
+    wrong with the data.
     """
     _check_stages_have_data(config, data)
     _check_trackers(config)
@@ -81,30 +84,41 @@ def check_model_and_data(config: Config, data: Data, weights: bool = True) -> Ch
         for stage in [stage for stage in config.stages if stage in TRAINING_STAGES]:
             smallest = choose(config, base.shape, stage, 0, machine_of(base))
             build_arguments(config, stage, base.precision, config.run_path, smallest, rows=1)
-        encoded = encode_data(data, base.codec, config.data)
+        encoded = encode_data(data, base.codec, config.data, stops)
     return Checked(base, encoded, [*data.notes, *encoded.notes])
 
 
-def check_run(source: str | Path | Mapping | Config, overrides: Sequence[str] = (), **settings: Any) -> list[str]:
-    """What a run would do, as lines to read. Loads no weights, writes nothing; raises KitError where it would stop."""
+def check(source: str | Path | Mapping | Config, overrides: Sequence[str] = (), **settings: Any) -> "Findings":
+    """What the data hold and what a run would do: read with the real tokenizer, no weights loaded, nothing written.
+
+    What is wrong with the data stands in `stops` of the findings, all of it; they show themselves in a notebook.
+    Raises KitError for a configuration or a model that is wrong, and for data that cannot be read at all.
+    """
     from kit.compare.who_judges import load_run_data
 
     config = load_config(source, overrides, **settings)
     folder = RunFolder(config.run_path)
     folder.refuse_strangers()
     check_memory(config)
-    data = load_run_data(config, folder)
-    checked = check_model_and_data(config, data, weights=False)
-    tokens = sorted(len(prompt.ids) for prompt in checked.encoded.prompts.train)
-    lines = [*checked.notes, f"base: {config.model.base}, {checked.base.precision}"]
-    if tokens:
-        lines.append(f"prompts: {tokens[0]} to {tokens[-1]} tokens, median {tokens[len(tokens) // 2]}")
-    running: set[str] = set()
+    stops = Stops(gather=True)
+    data = load_run_data(config, folder, stops)
+    checked = check_model_and_data(config, data, weights=False, stops=stops)
+    steps: dict[str, bool] = {}
     for step in run_steps(config, with_judge=bool(data.judge)):
-        if running.intersection(step.needs) or not is_done(step, config, data.fingerprint, folder):
-            running.add(step.name)
-        lines.append(f"{step.name}: {'would run' if step.name in running else 'done, would be kept'}")
-    return [*lines, f"run folder: {folder.path}", "all good"]
+        needed = any(steps.get(name, False) for name in step.needs)
+        steps[step.name] = needed or not is_done(step, config, data.fingerprint, folder)
+
+    from kit.findings.gather import findings_of
+
+    return findings_of(config, data, checked.encoded, checked.base, stops, steps, str(folder.path))
+
+
+def check_run(source: str | Path | Mapping | Config, overrides: Sequence[str] = (), **settings: Any) -> list[str]:
+    """What a run would do, as lines to read. Loads no weights, writes nothing; raises KitError where it would stop."""
+    found = check(source, overrides, **settings)
+    if found.stops:
+        raise DataError("\n".join(found.stops))
+    return found.lines()
 
 
 def _check_stages_have_data(config: Config, data: Data) -> None:

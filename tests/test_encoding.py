@@ -63,6 +63,9 @@ def data(pairs=(), demonstrations=(), prompts=(), held_out=()) -> Data:
     return Data(Split(list(pairs), list(held_out)), Split(list(demonstrations), []), Split(list(prompts), []), "f", [])
 
 
+SHORT = [pair() for _ in range(30)]  # so many that one row among them is less than one in twenty
+
+
 def encode(rows: Data, codec: Codec = DEMO, **lengths):
     return encode_data(rows, codec, DataSettings(**lengths))
 
@@ -195,9 +198,9 @@ class TestPromptsThatAreTooLong:
         ]
 
     def test_are_dropped_and_counted_where_the_last_turn_alone_is_too_long(self):
-        encoded = encode(data([pair("word " * 50), pair()]), max_prompt_tokens=16)
-        assert len(encoded.pairs.train) == 1
-        assert encoded.notes == ["pairs: 1 of 2 dropped: the last turn alone is over 16 tokens"]
+        encoded = encode(data([pair("word " * 50), *SHORT]), max_prompt_tokens=16)
+        assert len(encoded.pairs.train) == 30
+        assert encoded.notes == ["pairs: 1 of 31 dropped: the last turn alone is over 16 tokens"]
 
     def test_stop_the_run_where_none_is_left(self):
         with pytest.raises(DataError, match=r"no pairs left to train on \(1 dropped.*Raise data\.max_prompt_tokens"):
@@ -206,21 +209,21 @@ class TestPromptsThatAreTooLong:
     @given(messages=conversations(), limit=st.integers(8, 40))
     @settings(max_examples=60)
     def test_never_pass_the_limit_and_always_end_with_the_last_turn(self, messages, limit):
-        rows = data(prompts=[Prompt(messages, "a:1"), Prompt([user("Hi")], "a:2")])
-        for row in encode(rows, max_prompt_tokens=limit).prompts.train[:-1]:
+        rows = data(prompts=[Prompt(messages, "a:1"), *(Prompt([user("Hi")], "a:2") for _ in range(30))])
+        for row in encode(rows, max_prompt_tokens=limit).prompts.train[:-30]:
             assert len(row.ids) <= limit and row.messages[-1] == messages[-1]
             assert [m for m in row.messages if m["role"] == "system"] == [m for m in messages if m["role"] == "system"]
 
 
 class TestResponsesThatAreTooLong:
     def test_are_cut_without_an_end_of_turn(self):
-        (row,) = encode(data([pair(chosen="word " * 50)]), max_response_tokens=10).pairs.train
+        row, *_ = encode(data([pair(chosen="word " * 50), *SHORT]), max_response_tokens=10).pairs.train
         assert len(row["chosen_ids"]) == 10 and DEMO.end_of_turn not in row["chosen_ids"]
 
     def test_are_counted_by_row(self):
-        rows = data([pair(chosen="word " * 50, rejected="stone " * 50), pair()])
+        rows = data([pair(chosen="word " * 50, rejected="stone " * 50), *SHORT])
         assert encode(rows, max_response_tokens=10).notes == [
-            "pairs: 1 of 2 cut: a response is over 10 tokens, its end is not learnt"
+            "pairs: 1 of 31 cut: a response is over 10 tokens, its end is not learnt"
         ]
 
     def test_of_the_very_length_stay_whole(self):
@@ -230,9 +233,9 @@ class TestResponsesThatAreTooLong:
 
     def test_leave_no_pair_where_chosen_equals_rejected_as_far_as_they_are_used(self):
         same = pair(chosen="word " * 50 + "yes", rejected="word " * 50 + "no")
-        encoded = encode(data([same, pair()]), max_response_tokens=10)
-        assert len(encoded.pairs.train) == 1
-        assert "pairs: 1 of 2 dropped: chosen equals rejected as far as they are used" in encoded.notes
+        encoded = encode(data([same, *SHORT]), max_response_tokens=10)
+        assert len(encoded.pairs.train) == 30
+        assert "pairs: 1 of 31 dropped: chosen equals rejected as far as they are used" in encoded.notes
 
 
 class TestSpecialTokensInTheText:

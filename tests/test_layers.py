@@ -19,6 +19,7 @@ LAYERS = [
     "kit.cli",
     "kit.pipeline",
     "kit.preflight",
+    "kit.findings",
     "kit.compare",
     "kit.stages",
     "kit.ppo",

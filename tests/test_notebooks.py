@@ -28,7 +28,7 @@ NAMES = ["01_quickstart", "02_your_own_data", "03_ppo_or_dpo", "04_reward_hackin
 TOY = {
     "name": "notebook",
     "lora": {"rank": 4},
-    "data": {"preferences": "demo", "eval_fraction": 0.05, "max_prompt_tokens": 64, "max_response_tokens": 16},
+    "data": {"preferences": "demo", "eval_fraction": 0.05, "max_prompt_tokens": 64, "max_response_tokens": 32},
     "sft": {"max_steps": 2, "batch_size": 8},
     "reward": {"max_steps": 2, "batch_size": 8},
     "ppo": {

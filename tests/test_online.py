@@ -261,7 +261,7 @@ class TestInTheRun:
         import kit
 
         sections = {"episodes": 16, "batch_size": 8}
-        data = {"preferences": "demo", "eval_fraction": 0.05, "max_prompt_tokens": 64, "max_response_tokens": 8}
+        data = {"preferences": "demo", "eval_fraction": 0.05, "max_prompt_tokens": 64, "max_response_tokens": 32}
         short = {"max_steps": 2, "batch_size": 8}
         config = kit.load_config(
             {"model": {"base": str(base_folder())}, "lora": {"rank": 4}, "data": data, "sft": short, "reward": short},

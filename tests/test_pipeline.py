@@ -27,7 +27,7 @@ TOY = {
     "seed": 0,
     "model": {"base": str(base_folder())},
     "lora": {"rank": 4},
-    "data": {"preferences": "demo", "eval_fraction": 0.05, "max_prompt_tokens": 64, "max_response_tokens": 16},
+    "data": {"preferences": "demo", "eval_fraction": 0.05, "max_prompt_tokens": 64, "max_response_tokens": 32},
     "sft": {"max_steps": 2, "batch_size": 8},
     "reward": {"max_steps": 2, "batch_size": 8},
     "dpo": {"max_steps": 2, "batch_size": 8, "snapshots": 1},
@@ -285,7 +285,7 @@ class TestCompareRun:
 
     def test_of_a_run_that_trained_on_all_pairs_has_no_judge_to_train(self, tmp_path):
         rows = [{"prompt": f"Question {i}?", "chosen": f"Yes {i}.", "rejected": f"No, not {i}."} for i in range(40)]
-        data = {"preferences": rows, "eval_fraction": 0.2, "max_prompt_tokens": 64, "max_response_tokens": 16}
+        data = {"preferences": rows, "eval_fraction": 0.2, "max_prompt_tokens": 64, "max_response_tokens": 32}
         run = kit.run_pipeline(toy(tmp_path, stages=["sft", "dpo"], data=data))
         before = stamps(run.path)
         with pytest.raises(kit.RunError, match="sft, dpo, judge would have to be trained"):
@@ -461,7 +461,7 @@ def people(tmp_path_factory):
     folder = tmp_path_factory.mktemp("hh")
     file = folder / "hh.jsonl"
     file.write_text("\n".join(json.dumps(row) for row in transcripts(150)) + "\n")
-    data = {"preferences": str(file), "eval_fraction": 0.2, "max_prompt_tokens": 128, "max_response_tokens": 16}
+    data = {"preferences": str(file), "eval_fraction": 0.2, "max_prompt_tokens": 128, "max_response_tokens": 32}
     return kit.run_pipeline(toy(folder), data=data, model={"quantization": "nf4"})
 
 
@@ -499,7 +499,7 @@ class TestPeoplesData:
 class TestRowsInMemory:
     def test_they_are_kept_in_the_run_folder_so_that_the_run_can_be_repeated(self, tmp_path):
         rows = [{"prompt": f"Question {i}?", "chosen": f"Yes {i}.", "rejected": f"No, not {i}."} for i in range(40)]
-        data = {"preferences": rows, "eval_fraction": 0.2, "max_prompt_tokens": 64, "max_response_tokens": 16}
+        data = {"preferences": rows, "eval_fraction": 0.2, "max_prompt_tokens": 64, "max_response_tokens": 32}
         config = toy(tmp_path, stages=["sft", "dpo"], data=data)
         first = kit.run_pipeline(config)
         before = stamps(first.path)

@@ -22,7 +22,7 @@ import kit
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SMALL = {
-    "data": {"eval_fraction": 0.05, "max_response_tokens": 16},
+    "data": {"eval_fraction": 0.05, "max_response_tokens": 32},
     "sft": {"max_steps": 2, "batch_size": 8},
     "reward": {"max_steps": 2, "batch_size": 8},
     "dpo": {"max_steps": 2, "batch_size": 8, "snapshots": 1},

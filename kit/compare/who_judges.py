@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from kit.config import Config
 from kit.data import Data, Prompt, load_data
+from kit.data.found import Stops
 from kit.data.split import keep_for_judge
 from kit.demo.world import is_demo_prompt
 from kit.errors import ConfigError, DataError
@@ -58,12 +59,13 @@ def trains_judge(config: Config, prompts: Sequence["Prompt | EncodedPrompt"]) ->
     return "compare" in config.stages and judge_of(config, prompts) == HELD_OUT
 
 
-def load_run_data(config: Config, folder: RunFolder) -> Data:
+def load_run_data(config: Config, folder: RunFolder, stops: Stops | None = None) -> Data:
     """The data of a run; where a reward model judges, the pairs it learns from are kept out of everything else.
 
     They stay kept where the run's SFT adapter was trained without them, so that another judge asks for no training.
+    `stops` may gather what would stop the run.
     """
-    data = load_data(config.data, config.seed)
+    data = load_data(config.data, config.seed, stops)
     if "compare" not in config.stages or not data.pairs.train:
         return data
     wanted = trains_judge(config, data.prompts.held_out)

@@ -198,7 +198,46 @@ TOO_MANY_OF_A_KIND = (
     "{name}: {count:,} of {all:,} rows ({share:.1%}): {reason}; more than {limit:.0%} stops a run. "
     "Correct or remove these rows: {places}"
 )
+TOO_MANY_BOTH_WAYS = (
+    "{name}: {count:,} of {all:,} pairs ({share:.1%}) are judged the other way round by an earlier pair; more than "
+    "{limit:.0%} stops a run, as such pairs say nothing. Say who judged (data.columns: {{annotator: ...}}), or set "
+    "data.votes: majority. The first: {places}"
+)
 BAD_ROWS_SKIPPED = "{name}: skipped {count:,} bad row{s}, as data.skip_bad_rows: {allowed:,} allows (first: {first})"
+
+# --- as tokens, by the model's tokenizer: dropped, shortened or cut, and counted; too much of it stops the run ----
+
+COUNTED = "{what}: {count:,} of {all:,} {reason}"
+SPECIAL_TOKEN = "dropped: the text holds a special token of the tokenizer"
+LAST_TURN_TOO_LONG = "dropped: the last turn alone is over {limit} tokens"
+SHORTENED = "shortened: oldest turns left out to fit {limit} tokens"
+CUT = "cut: a response is over {limit} tokens, its end is not learnt"
+EQUAL_AS_USED = "dropped: chosen equals rejected as far as they are used"
+NONE_LEFT = "no {what} left to train on ({why}). Raise data.max_prompt_tokens (now {limit})"
+TEMPLATE_REFUSES = "{where}: the model's chat template refuses this row: {why}"
+TOO_MANY_LONG_PROMPTS = (
+    "{what}: {count:,} of {all:,} rows ({share:.1%}): the last turn alone is over {limit:,} tokens, so the row is "
+    "dropped; more than {most:.0%} stops a run. 99 % of the prompts have at most {p99:,} tokens: raise "
+    "data.max_prompt_tokens, or remove these rows: {places}"
+)
+TOO_MANY_CUT = (
+    "{what}: {count:,} of {all:,} rows ({share:.1%}): a response is over {limit:,} tokens, so its end is not learnt; "
+    "more than {most:.0%} stops a run. 99 % of the responses have at most {p99:,} tokens: raise "
+    "data.max_response_tokens, or remove these rows: {places}"
+)
+TOO_MANY_EQUAL_AS_USED = (
+    "{what}: {count:,} of {all:,} rows ({share:.1%}): chosen equals rejected in the first {limit:,} tokens, all that "
+    "are used; more than {most:.0%} stops a run. 99 % of the responses have at most {p99:,} tokens: raise "
+    "data.max_response_tokens, or remove these rows: {places}"
+)
+PROMPTS_MEET = (
+    "{count:,} of {all:,} held-out prompts stand{s} in training too, once shortened to {limit:,} tokens "
+    "(first: {first}); raise data.max_prompt_tokens"
+)
+LENGTH_TELLS = (
+    "in {share:.0%} of {pairs:,} pairs the {which} answer is the chosen one: a reward model may learn length and "
+    "nothing else"
+)
 
 # --- put right, or worth knowing: noted --------------------------------------------------------------------------
 

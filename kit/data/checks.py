@@ -12,6 +12,8 @@ MAX_DROPPED_SHARE = 0.5
 MAX_EMPTY_SHARE = 0.01
 MAX_EMPTY_SAMPLES = 0.1
 MAX_EQUAL_SHARE = 0.1
+FEW_BOTH_WAYS = 9  # so many say nothing
+MAX_BOTH_WAYS_SHARE = 0.25  # people who agree on two of three pairs, each judged twice, contradict 17 % of them
 
 
 class Drop(NamedTuple):
@@ -82,6 +84,17 @@ def require_enough(source: str, kept: int, drops: Sequence[Drop], allowed: int =
         raise DataError("\n".join(too_many))
 
 
+def require_agreement(source: str, places: Sequence[str], pairs: int) -> None:
+    """Raise DataError if more than one pair in four, ten at least, is contradicted by an earlier one (`places`)."""
+    if len(places) <= max(MAX_BOTH_WAYS_SHARE * pairs, FEW_BOTH_WAYS):
+        return
+    text = catalogue.TOO_MANY_BOTH_WAYS.format(
+        name=source, count=len(places), all=pairs, share=len(places) / pairs, limit=MAX_BOTH_WAYS_SHARE,
+        places=listed(list(dict.fromkeys(places))),
+    )  # fmt: skip
+    raise DataError(text)
+
+
 def require_few(source: str, reason: str, places: Sequence[str], rows: int, limit: float) -> None:
     """Raise DataError, with the first places, if the share of the rows at `places` is over the limit."""
     text = _too_many(source, reason, places, rows, limit, 0)
@@ -92,10 +105,15 @@ def require_few(source: str, reason: str, places: Sequence[str], rows: int, limi
 def _too_many(source: str, reason: str, places: Sequence[str], rows: int, limit: float, allowed: int) -> str:
     if len(places) <= max(limit * rows, allowed):
         return ""
-    listed = ", ".join(places[:SHOWN]) + (", …" if len(places) > SHOWN else "")
     return catalogue.TOO_MANY_OF_A_KIND.format(
-        name=source, count=len(places), all=rows, share=len(places) / rows, reason=reason, limit=limit, places=listed
-    )
+        name=source, count=len(places), all=rows, share=len(places) / rows, reason=reason, limit=limit,
+        places=listed(places),
+    )  # fmt: skip
+
+
+def listed(places: Sequence[str]) -> str:
+    """The first places of a list."""
+    return ", ".join(places[:SHOWN]) + (", …" if len(places) > SHOWN else "")
 
 
 def summary(drops: Sequence[Drop]) -> list[str]:

@@ -7,8 +7,9 @@ from typing import Any, Generic
 
 from kit.config import DataSettings, is_source_list
 from kit.data import catalogue
-from kit.data.checks import drop_blank, drop_duplicates, drop_equal, require_enough, summary
+from kit.data.checks import Drop, drop_blank, drop_duplicates, drop_equal, require_enough, summary
 from kit.data.convert import Converted, read_demonstrations, read_pairs, read_prompts
+from kit.data.found import SourceFound, Stops
 from kit.data.problems import NoForm
 from kit.data.rows import Data, Demonstration, Pair, Prompt, Row, Split, T, fingerprint_of, messages_of, prompt_keys
 from kit.data.sources import Source, absent_column, has_column, read_source, renamed, require_known
@@ -29,22 +30,27 @@ class _Part(Generic[T]):
     weight: float | None
 
 
-def load_data(settings: DataSettings, seed: int) -> Data:
+def load_data(settings: DataSettings, seed: int, stops: Stops | None = None) -> Data:
     """The pairs, demonstrations and prompts of a run, cleaned and split by prompt.
 
     `settings` is the config's data section. Its demonstrations, where null, are the chosen sides of the pairs; its
     prompts, where null, are those of the pairs (of the demonstrations, if there are no pairs).
-    Raises DataError, with all problems of a source in one message, if a source cannot be read or used.
+    Raises DataError, with all problems of a source in one message, if a source cannot be read or used; `stops` may
+    gather what need not end the reading.
     """
+    gathering = stops or Stops()
     if settings.preferences is None and settings.demonstrations is None:
         raise DataError(catalogue.NOTHING_TO_LEARN_FROM)
     notes: list[str] = []
     sides: dict[str, bool] = {}  # prompt key -> held out; filled source by source, so that a prompt keeps its side
 
     used: set[str] = set()  # names of data.columns that a source has
+    found: list[SourceFound] = []
 
-    def load(setting: str, read: Callable[[Source, Any, str | None], Converted[Row]]) -> list[_Part[Row]]:
-        parts = _read(getattr(settings, setting), f"data.{setting}", read, settings, seed, notes, used)
+    def load(setting: str, read: Callable[[Source, Any, str | None, Stops], Converted[Row]]) -> list[_Part[Row]]:
+        parts = _read(
+            getattr(settings, setting), f"data.{setting}", read, settings, seed, notes, used, found, gathering
+        )
         return [replace(part, split=split_rows(part.rows, settings.eval_fraction, seed, sides)) for part in parts]
 
     pairs: Split[Pair] = Split([], [])
@@ -54,13 +60,13 @@ def load_data(settings: DataSettings, seed: int) -> Data:
         pairs = _mixed("data.preferences", [_balanced(part, settings, seed, notes) for part in parts], seed, notes)
         notes.append(_sizes("pairs", pairs))
     if settings.demonstrations is not None:
-        shown = load("demonstrations", lambda source, settings, _: read_demonstrations(source, settings))
+        shown = load("demonstrations", lambda source, settings, _, stops: read_demonstrations(source, settings, stops))
         demonstrations = _mixed("data.demonstrations", shown, seed, notes)
     else:
         demonstrations = _mixed("data.demonstrations", [_chosen_sides(part) for part in parts], seed, [])
     notes.append(_sizes("demonstrations", demonstrations))
     if settings.prompts is not None:
-        asked = load("prompts", lambda source, settings, _: read_prompts(source, settings))
+        asked = load("prompts", lambda source, settings, _, stops: read_prompts(source, settings, stops))
         prompts = _mixed("data.prompts", asked, seed, notes)
     else:
         source = pairs if settings.preferences is not None else demonstrations
@@ -72,19 +78,25 @@ def load_data(settings: DataSettings, seed: int) -> Data:
     for name, split in (("demonstrations", demonstrations), ("prompts", prompts)):
         if not split.train:
             raise DataError(catalogue.ALL_HELD_OUT.format(name=name))
-    return Data(pairs, demonstrations, prompts, fingerprint_of(pairs, demonstrations, prompts), notes)
+    fingerprint = fingerprint_of(pairs, demonstrations, prompts)
+    return Data(pairs, demonstrations, prompts, fingerprint, notes, sources=tuple(found))
 
 
 def _read(
     value: Any,
     setting: str,
-    read: Callable[[Source, Any, str | None], Converted[Row]],
+    read: Callable[[Source, Any, str | None, Stops], Converted[Row]],
     settings: DataSettings,
     seed: int,
     notes: list[str],
     used: set[str],
+    found: list[SourceFound],
+    stops: Stops,
 ) -> list[_Part[Row]]:
-    """The clean rows of each source of a setting; what was recognised, put right and dropped is added to the notes."""
+    """The clean rows of each source of a setting.
+
+    What was recognised, put right and dropped is added to the notes and to `found`.
+    """
     values = value if is_source_list(value) else [value]
     weights = [one.get("weight") if isinstance(one, Mapping) else None for one in values]
     given = [weight for weight in weights if weight is not None]
@@ -102,7 +114,7 @@ def _read(
         source = renamed(source, columns)
         notes += source.notes
         try:
-            converted = read(source, settings, own.get("format"))
+            converted = read(source, settings, own.get("format"), stops)
         except NoForm as error:
             missing = {ours: theirs for ours, theirs in settings.columns.items() if own.get("columns") is None}
             lines: list[str] = [absent_column(source, ours, missing[ours]) for ours in missing if ours not in columns]
@@ -112,11 +124,25 @@ def _read(
         for check in checks:
             rows, dropped = check(rows)
             drops += dropped
-        require_enough(source.name, len(rows), drops, settings.skip_bad_rows)
+        with stops.going_on():
+            require_enough(source.name, len(rows), drops, settings.skip_bad_rows)
+        if not rows:
+            stops.nothing_left()
+        found.append(_found(source.name, setting, converted, len(rows), drops))
         notes += converted.notes
         notes += summary(drops)
         parts.append(_Part(source.name, rows, Split([], []), converted.ranked, converted.repeats, weight))
     return parts
+
+
+def _found(name: str, setting: str, converted: Converted, kept: int, drops: Sequence[Drop]) -> SourceFound:
+    dropped: dict[str, list[str]] = {}
+    for drop in drops:
+        dropped.setdefault(drop.reason, []).append(drop.where)
+    return SourceFound(
+        name, setting.removeprefix("data."), converted.form, converted.read, kept, converted.malformed, dropped,
+        converted.first_wins, list(converted.both_ways), len(converted.rows),
+    )  # fmt: skip
 
 
 def _balanced(part: _Part[Pair], settings: DataSettings, seed: int, notes: list[str]) -> _Part[Pair]:

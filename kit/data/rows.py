@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from kit.data.found import SourceFound
+
 Message = dict[str, str]  # {"role": "system" | "user" | "assistant", "content": text}
 T = TypeVar("T")
 _encode = json.JSONEncoder(ensure_ascii=False, sort_keys=True).encode
@@ -55,6 +57,7 @@ class Data:
     prompts: Split[Prompt]
     fingerprint: str  # sha256 over all rows and the split; origins (`where`) do not count
     notes: list[str]  # what a person wants to know about the data, one fact a line
+    sources: tuple[SourceFound, ...] = ()  # what each of them held; no part of the data
     judge: tuple[Pair, ...] = ()  # pairs for a judge alone: no prompt of them stands in any train or held_out list
 
 

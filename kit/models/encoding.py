@@ -6,14 +6,16 @@ prompt is a prefix by construction, EOS is learnt, no BOS stands twice, and the 
 PPO puts it (TRL issues #1702, #5338; a template that writes a newline after the end of turn moves TRL's score to it).
 """
 
-from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from kit.config import DataSettings
+from kit.data import catalogue
+from kit.data.found import Stops
 from kit.data.rows import Data, Message, Pair, Prompt, Split
 from kit.errors import DataError
+from kit.models.measured import Measured, require_lengths
 from kit.models.tokenizer import end_of_turn_id, end_of_turn_ids, special_texts
 
 IGNORE = -100  # label of a token the loss does not see
@@ -73,76 +75,82 @@ class Encoded:
     prompts: Split[EncodedPrompt]
     notes: list[str]
     judge: Split[dict]  # its own training pairs; the held-out pairs are everyone's
+    measured: dict[str, Measured] = field(default_factory=dict)  # of each list: lengths, and what was left out
 
 
-def encode_data(data: Data, codec: Codec, settings: DataSettings) -> Encoded:
+def encode_data(data: Data, codec: Codec, settings: DataSettings, stops: Stops | None = None) -> Encoded:
     """Every row as ids within the configured lengths; what was shortened, cut or dropped is counted in the notes.
 
-    Raises DataError where a part of the data has nothing left, or where the chat template refuses a row (some know no
-    system turn).
+    Raises DataError where too much of the data is lost to the lengths (which `stops` may gather), where a part has
+    nothing left, or where the chat template refuses a row (some know no system turn).
     """
     from jinja2 import TemplateError
 
+    stops = stops or Stops()
     notes: list[str] = []
+    measured: dict[str, Measured] = {}
 
-    def encode(rows: Split, what: str, one: Callable[[Any, Counter], Any]) -> Split:
-        counts: Counter = Counter()
+    def encode(rows: Split, what: str, one: Callable[[Any, Measured], Any]) -> Split:
+        seen = measured[what] = Measured(len(rows.train) + len(rows.held_out))
 
         def kept(part: list) -> Iterator[Any]:
             for row in part:
                 try:
-                    ids = one(row, counts)
+                    ids = one(row, seen)
                 except TemplateError as error:
-                    raise DataError(f"{row.where}: the model's chat template refuses this row: {error}") from None
+                    raise DataError(catalogue.TEMPLATE_REFUSES.format(where=row.where, why=error)) from None
                 if ids is not None:
+                    seen.kept.append(row.where)
                     yield ids
 
         out = Split(list(kept(rows.train)), list(kept(rows.held_out)))
-        total = len(rows.train) + len(rows.held_out)
-        notes.extend(f"{what}: {n:,} of {total:,} {reason}" for reason, n in sorted(counts.items()))
+        notes.extend(seen.notes(what))
         if rows.train and not out.train:
-            why = "; ".join(f"{n:,} {reason}" for reason, n in counts.items())
-            raise DataError(
-                f"no {what} left to train on ({why}). Raise data.max_prompt_tokens (now {settings.max_prompt_tokens})"
-            )
+            why = "; ".join(f"{len(places):,} {reason}" for reason, places in seen.places.items())
+            raise DataError(catalogue.NONE_LEFT.format(what=what, why=why, limit=settings.max_prompt_tokens))
+        require_lengths(what, seen, settings, stops)
         return out
 
-    def prompt(messages: list[Message], counts: Counter, *texts: str) -> EncodedPrompt | None:
+    def prompt(messages: list[Message], seen: Measured, where: str, *texts: str) -> EncodedPrompt | None:
         if codec.holds_special(*texts, *(m["content"] for m in messages)):
-            counts["dropped: the text holds a special token of the tokenizer"] += 1
+            seen.count(catalogue.SPECIAL_TOKEN, where)
             return None
-        fitting = _fit(messages, codec, settings.max_prompt_tokens)
-        if fitting is None:
-            counts[f"dropped: the last turn alone is over {settings.max_prompt_tokens} tokens"] += 1
-        elif len(fitting.messages) < len(messages):
-            counts[f"shortened: oldest turns left out to fit {settings.max_prompt_tokens} tokens"] += 1
+        whole = codec.prompt(messages)
+        seen.prompt_tokens.append(len(whole))
+        if len(whole) <= settings.max_prompt_tokens:
+            return EncodedPrompt(messages, whole)
+        fitting = _shortened(messages, codec, settings.max_prompt_tokens)
+        reason = catalogue.LAST_TURN_TOO_LONG if fitting is None else catalogue.SHORTENED
+        seen.count(reason.format(limit=settings.max_prompt_tokens), where)
         return fitting
 
-    def responses(start: EncodedPrompt, counts: Counter, *texts: str) -> list[list[int]]:
-        whole = [codec.response(start.messages, text) for text in texts]
-        if any(len(ids) > settings.max_response_tokens for ids in whole):
-            counts[f"cut: a response is over {settings.max_response_tokens} tokens, its end is not learnt"] += 1
-        return [ids[: settings.max_response_tokens] for ids in whole]
+    def responses(start: EncodedPrompt, seen: Measured, where: str, **texts: str) -> list[list[int]]:
+        whole = {side: codec.response(start.messages, text) for side, text in texts.items()}
+        for side, ids in whole.items():
+            seen.response_tokens.setdefault(side, []).append(len(ids))
+        if any(len(ids) > settings.max_response_tokens for ids in whole.values()):
+            seen.count(catalogue.CUT.format(limit=settings.max_response_tokens), where)
+        return [ids[: settings.max_response_tokens] for ids in whole.values()]
 
-    def pair(row: Pair, counts: Counter) -> dict | None:
-        start = prompt(row.prompt, counts, row.chosen, row.rejected)
+    def pair(row: Pair, seen: Measured) -> dict | None:
+        start = prompt(row.prompt, seen, row.where, row.chosen, row.rejected)
         if start is None:
             return None
-        chosen, rejected = responses(start, counts, row.chosen, row.rejected)
+        chosen, rejected = responses(start, seen, row.where, chosen=row.chosen, rejected=row.rejected)
         if chosen == rejected:
-            counts["dropped: chosen equals rejected as far as they are used"] += 1
+            seen.count(catalogue.EQUAL_AS_USED, row.where)
             return None
         return {"prompt_ids": start.ids, "chosen_ids": chosen, "rejected_ids": rejected}
 
-    def demonstration(row: Any, counts: Counter) -> dict | None:
-        start = prompt(row.prompt, counts, row.response)
+    def demonstration(row: Any, seen: Measured) -> dict | None:
+        start = prompt(row.prompt, seen, row.where, row.response)
         if start is None:
             return None
-        (ids,) = responses(start, counts, row.response)
+        (ids,) = responses(start, seen, row.where, response=row.response)
         return {"input_ids": start.ids + ids, "labels": [IGNORE] * len(start.ids) + ids}
 
-    def bare(row: Prompt, counts: Counter) -> EncodedPrompt | None:
-        return prompt(row.messages, counts)
+    def bare(row: Prompt, seen: Measured) -> EncodedPrompt | None:
+        return prompt(row.messages, seen, row.where)
 
     pairs = encode(data.pairs, "pairs", pair)
     return Encoded(
@@ -151,13 +159,14 @@ def encode_data(data: Data, codec: Codec, settings: DataSettings) -> Encoded:
         prompts=encode(data.prompts, "prompts", bare),
         judge=Split(encode(Split(list(data.judge), []), "the judge's pairs", pair).train, pairs.held_out),
         notes=notes,
+        measured=measured,
     )
 
 
-def _fit(messages: list[Message], codec: Codec, max_tokens: int) -> EncodedPrompt | None:
+def _shortened(messages: list[Message], codec: Codec, max_tokens: int) -> EncodedPrompt | None:
     """The prompt with as few of its oldest turns left out as fits, or None where the last turn alone is too long."""
     system = [m for m in messages if m["role"] == "system"]
-    turns = [m for m in messages if m["role"] != "system"]
+    turns = [m for m in messages if m["role"] != "system"][2:]
     while turns:
         ids = codec.prompt([*system, *turns])
         if len(ids) <= max_tokens:
