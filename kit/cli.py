@@ -4,8 +4,9 @@ Exit codes: 0 done, 2 the input is wrong, 3 a guard stopped the training, 130 in
 """
 
 import shlex
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
 from typing import Annotated
 
@@ -43,13 +44,43 @@ def run(config: ConfigFile, overrides: Overrides = None) -> None:
 
 
 @app.command()
-def check(config: ConfigFile, overrides: Overrides = None) -> None:
-    """Check the configuration, the data and the tokenizer, before any weights load. Writes nothing into the run."""
-    with _exit_codes():
-        from kit.preflight import check_run
+def check(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Everything found, as JSON; docs/data.md has the keys.")
+    ] = False,
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the report as one self-contained page, too.")
+    ] = None,
+) -> None:
+    """Check configuration, data and tokenizer before any weights load: what is kept, dropped, cut and learnt.
 
-        for line in check_run(config, overrides or []):
-            typer.echo(line)
+    Writes nothing but the page. Exit code 2 where something would stop a run.
+    """
+    with _exit_codes():
+        if html is not None and (html.is_dir() or not html.parent.is_dir()):
+            raise ConfigError(f"--html {html}: name a file in a folder that exists, e.g. report.html")
+        with redirect_stdout(sys.stderr) if as_json else nullcontext():
+            from kit.preflight import check as check_config
+
+            found = check_config(config, overrides or [])
+        if html is not None:
+            from kit.runs.files import write_text
+
+            write_text(html, found.html())
+        if as_json:
+            import json
+
+            typer.echo(json.dumps(found.as_dict(), indent=1))
+        else:
+            from kit.findings.terminal import print_findings
+
+            print_findings(found)
+            if html is not None:
+                typer.echo(f"\nReport: {html}")
+        if not found.ok:
+            raise typer.Exit(2)
 
 
 @app.command()

@@ -157,7 +157,11 @@ class Findings:
 
     def lines(self) -> list[str]:
         """The facts in short, a line each, the verdict last."""
-        steps = [f"{name}: {'would run' if runs else 'done, would be kept'}" for name, runs in self.steps.items()]
+        steps = (
+            []
+            if self.stops
+            else [f"{name}: {'would run' if runs else 'done, would be kept'}" for name, runs in self.steps.items()]
+        )
         base = f"base: {self.base}, {self.precision}"
         return [*self.notes, base, *self.prompt_line(), *steps, f"run folder: {self.run_folder}", self.verdict()]
 

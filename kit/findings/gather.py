@@ -64,7 +64,11 @@ def longer_wins(pairs: Sequence[dict]) -> Share:
 
 
 def _sizes(encoded: Encoded) -> list[Sizes]:
-    lists = [("demonstrations", encoded.sft), ("pairs", encoded.pairs), ("prompts", encoded.prompts)]
+    lists: list[tuple[str, Split]] = [
+        ("demonstrations", encoded.sft),
+        ("pairs", encoded.pairs),
+        ("prompts", encoded.prompts),
+    ]
     found = [Sizes(what, len(rows.train), len(rows.held_out), encoded.measured[what].places) for what, rows in lists]
     judge = "the judge's pairs"
     found.append(Sizes(judge, len(encoded.judge.train), 0, encoded.measured[judge].places))

@@ -73,7 +73,7 @@ def html(
     return page.get_template("report.html.j2").render(
         script=Markup(script),  # ours, and no data stands in it
         script_hash=f"sha256-{digest}",
-        style=Markup((_TEMPLATES / "style.css.j2").read_text(encoding="utf-8")),
+        style=Markup(house_style()),
         sentence=_tied(words.verdict_sentence(metrics)),
         both={"ppo", "dpo"} <= metrics["arms"].keys(),
         needed=words.prompts_sentence(metrics),
@@ -110,6 +110,11 @@ def html(
         facts={visible(name): visible(text) for name, text in facts.items()},
         limits=words.limits(metrics),
     )
+
+
+def house_style() -> str:
+    """The style sheet of the kit's pages, for light and dark."""
+    return (_TEMPLATES / "style.css.j2").read_text(encoding="utf-8")
 
 
 def _tied(text: str) -> str:
