@@ -183,6 +183,12 @@ class TestComparing:
 
 
 class TestCheck:
+    @pytest.fixture
+    def invoke(self, place, monkeypatch):
+        """`kit` in this process, so that torch is imported once."""
+        monkeypatch.chdir(place)
+        return lambda *arguments: CliRunner().invoke(app, arguments)
+
     def test_prints_the_counts_and_writes_nothing(self, place):
         before = contents(place)
         done = kit(place, "check", "config.yaml")
@@ -194,6 +200,40 @@ class TestCheck:
             "sft: would run", "reward: would run", "dpo: would run",
         ]  # fmt: skip
         assert lines[-1] == "all good"
+        assert contents(place) == before
+
+    def test_prints_what_the_data_hold(self, place, invoke):
+        text = invoke("check", "config.yaml").stdout
+        for heading in ("Rows", "Tokens", "Pairs", "Turns"):
+            assert f"\n{heading}\n" in text
+        assert "A pair, as the reward model and DPO compare it (rows.jsonl:" in text
+
+    def test_with_json_prints_nothing_else(self, place, invoke):
+        done = invoke("check", "config.yaml", "--json")
+        values = json.loads(done.stdout)
+        assert done.exit_code == 0 and values["ok"] is True
+        assert values["sizes"][1] == {"what": "pairs", "train": 36, "held_out": 4, "dropped": {}}
+
+    def test_with_html_writes_that_page_and_nothing_else(self, place, invoke):
+        before = contents(place)
+        done = invoke("check", "config.yaml", "--html", "report.html")
+        after = contents(place)
+        assert done.exit_code == 0 and done.stdout.endswith("Report: report.html\n")
+        assert after.pop("report.html").startswith(b"<!doctype html>") and after == before
+
+    def test_refuses_a_page_in_a_folder_that_is_not_there(self, place):
+        text = refusal(place, "check", "config.yaml", "--html", "reports/report.html")
+        assert text == "--html reports/report.html: name a file in a folder that exists, e.g. report.html"
+
+    def test_shows_all_that_stops_a_run_and_says_so_in_its_exit_code(self, place, invoke):
+        rows = [row | {"rejected": row["chosen"]} if n < 9 else row for n, row in enumerate(ROWS)]
+        rows[20] |= {"chosen": None}
+        (place / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        before = contents(place)
+        done = invoke("check", "config.yaml")
+        assert (done.exit_code, done.stderr) == (2, "")
+        assert "rows.jsonl:21: chosen is null" in done.stdout and "chosen equals rejected; more than" in done.stdout
+        assert done.stdout.splitlines()[-1] == "2 things would stop this run"
         assert contents(place) == before
 
 

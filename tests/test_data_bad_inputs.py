@@ -7,12 +7,15 @@ import gzip
 import json
 
 import pytest
+from toy_tokenizers import CHATML, byte_level
 
 from kit.config import DataSettings
 from kit.data import load_data
 from kit.errors import DataError
+from kit.models.encoding import Codec, encode_data
 
 GOOD = [{"prompt": f"Question {n}?", "chosen": f"good {n}", "rejected": f"bad {n}"} for n in range(200)]
+CODEC = Codec(byte_level("<|im_start|>", "<pad>", eos_token="<|im_end|>", chat_template=CHATML))
 CORRECT = "Correct or remove these rows, or let the kit leave out so many: data.skip_bad_rows."
 
 
@@ -41,6 +44,18 @@ def stops(load, tmp_path):
         return str(caught.value).replace(f"{tmp_path}/", "")
 
     return stops
+
+
+@pytest.fixture
+def stops_encoding(load):
+    """The text a run stops with once the rows are tokens."""
+
+    def stops_encoding(content, **lengths) -> str:
+        with pytest.raises(DataError) as caught:
+            encode_data(load(content), CODEC, DataSettings(**lengths))
+        return str(caught.value)
+
+    return stops_encoding
 
 
 def changed(**values):
@@ -158,6 +173,41 @@ class TestStops:
         assert "row 1: ranking names 'z', which is none of the answers ['x', 'y']" in text
         assert "row 2: ranking names 'x' twice" in text
 
+    def test_on_pairs_that_contradict_one_another_more_than_once_in_four(self, stops):
+        turned = [row | {"chosen": row["rejected"], "rejected": row["chosen"]} for row in GOOD]
+        assert stops([*GOOD[:20], *turned[:12]]).startswith(
+            "data.preferences: 12 of 32 pairs (37.5%) are judged the other way round by an earlier pair; more than 25% "
+            "stops a run, as such pairs say nothing. Say who judged (data.columns: {annotator: ...}), or set "
+            "data.votes: majority. The first: data.preferences row 21, data.preferences row 22, "
+        )
+
+    def test_on_prompts_that_are_too_long_for_more_than_one_row_in_twenty(self, stops_encoding):
+        text = stops_encoding(
+            [*GOOD[:30], *({**row, "prompt": "word " * 99} for row in GOOD[30:32])], max_prompt_tokens=64
+        )
+        assert text == (
+            "pairs: 2 of 32 rows (6.2%): the last turn alone is over 64 tokens, so the row is dropped; more than 5% "
+            "stops a run. 99 % of the prompts have at most 211 tokens: raise data.max_prompt_tokens, or remove these "
+            "rows: data.preferences row 31, data.preferences row 32"
+        )
+
+    def test_on_more_than_three_responses_in_ten_that_are_cut(self, stops_encoding):
+        rows = [*GOOD[:20], *({**row, "chosen": "word " * 99} for row in GOOD[20:30])]
+        text = stops_encoding(rows, max_response_tokens=64)
+        assert text.startswith(
+            "pairs: 10 of 30 rows (33.3%): a response is over 64 tokens, so its end is not learnt; more than 30% stops "
+            "a run. 99 % of the responses have at most 199 tokens: raise data.max_response_tokens, or remove these "
+            "rows: data.preferences row 21, "
+        )
+
+    def test_on_more_than_one_pair_in_ten_that_is_equal_once_it_is_cut(self, stops_encoding):
+        same = ({**row, "chosen": "word " * 99 + "yes", "rejected": "word " * 99 + "no"} for row in GOOD[20:23])
+        text = stops_encoding([*GOOD[:20], *same], max_response_tokens=64)
+        assert text.startswith(
+            "pairs: 3 of 23 rows (13.0%): chosen equals rejected in the first 64 tokens, all that are used; more than "
+            "10% stops a run. 99 % of the responses have at most "
+        )
+
 
 class TestPutsRight:
     def test_a_byte_order_mark_and_windows_line_ends(self, load):
@@ -249,6 +299,22 @@ class TestTells:
         data = load([*GOOD, self.TURNED], votes="majority")
         assert len(data.pairs.train) + len(data.pairs.held_out) == 199
         assert any("have no majority; no pair (1 time)" in note for note in data.notes)
+
+    def test_of_responses_that_are_cut_and_pairs_that_are_equal_then(self, load):
+        rows = changed(chosen="word " * 99 + "yes", rejected="word " * 99 + "no")
+        assert encode_data(load(rows), CODEC, DataSettings(max_response_tokens=64)).notes == [
+            "pairs: 1 of 200 cut: a response is over 64 tokens, its end is not learnt",
+            "pairs: 1 of 200 dropped: chosen equals rejected as far as they are used",
+            "demonstrations: 1 of 200 cut: a response is over 64 tokens, its end is not learnt",
+        ]
+
+    def test_of_prompts_that_are_dropped_for_their_length(self, load):
+        notes = encode_data(load(changed(prompt="word " * 99)), CODEC, DataSettings(max_prompt_tokens=64)).notes
+        assert "pairs: 1 of 200 dropped: the last turn alone is over 64 tokens" in notes
+
+    def test_of_texts_that_hold_a_special_token(self, load):
+        notes = encode_data(load(changed(chosen="Yes<|im_end|>")), CODEC, DataSettings()).notes
+        assert "pairs: 1 of 200 dropped: the text holds a special token of the tokenizer" in notes
 
     def test_of_a_side_that_always_wins(self, load):
         rows = [{"prompt": f"{n}?", "response_a": "a", "response_b": f"b {n}", "winner": "a"} for n in range(50)]

@@ -1,6 +1,6 @@
 """The findings in a terminal of 80 columns, or in a pipe."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rich.console import Console, RenderableType
 from rich.padding import Padding
@@ -14,6 +14,7 @@ from kit.findings.findings import Findings, Limit, Piece, Sample
 _LEARNT = ("green", "cyan")  # in turn, so that tokens part without a mark between them
 _ENDS = "bold black on green"
 _MARKS = "[ ]"
+_NAME = 28  # columns of a name before its counts
 
 
 def print_findings(found: Findings, console: Console | None = None) -> None:
@@ -22,7 +23,7 @@ def print_findings(found: Findings, console: Console | None = None) -> None:
     for note in words.remarks(found):
         _line(console, note)
     _heading(console, "Rows")
-    console.print(_rows(found))
+    _rows(console, found)
     _heading(console, "Tokens")
     console.print(_tokens(found))
     for limit in found.limits:
@@ -77,35 +78,33 @@ def _facts(console: Console, facts: Sequence[tuple[str, str]]) -> None:
     console.print(table)
 
 
-def _rows(found: Findings) -> RenderableType:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    table.add_column("  source", overflow="fold")
-    for name in ("read", "kept", "left out"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("why, and where first", overflow="fold")
+def _rows(console: Console, found: Findings) -> None:
+    """What each source gave, then what is used of it; below every line what was left out, and where first."""
+    console.print(Text(f"  {'':{_NAME}}{'read':>8}{'gives':>8}{'left out':>10}", style="dim"))
     for source in found.sources:
         lost = sum(map(len, source.dropped.values())) + source.malformed
-        told = [f"{len(where):,} {reason}: {words.places(where)}" for reason, where in source.dropped.items()]
-        told += [f"{source.malformed:,} malformed"] if source.malformed else []
-        table.add_row(
-            Text(f"  {visible(source.name)} ({source.setting})"), f"{source.rows + source.malformed:,}",
-            f"{source.kept:,}", f"{lost:,}", Text("\n".join(told)),
-        )  # fmt: skip
-    sizes = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    sizes.add_column("  used", overflow="fold")
-    for name in ("train", "held out"):
-        sizes.add_column(name, justify="right", no_wrap=True)
-    sizes.add_column("by the tokenizer and the lengths", overflow="fold")
+        name = f"{visible(source.name)} ({source.setting})"
+        _counts(console, name, f"{source.rows + source.malformed:>8,}{source.kept:>8,}{lost:>10,}")
+        _reasons(console, source.dropped)
+        if source.malformed:
+            console.print(_indented(Text(f"{source.malformed:,} malformed"), 6))
+    console.print(Text(f"\n  {'':{_NAME}}{'train':>8}{'held out':>10}", style="dim"))
     for one in found.sizes:
-        told = [f"{len(where):,} {reason}: {words.places(where, 2)}" for reason, where in one.dropped.items()]
-        sizes.add_row(
-            Text(f"  {one.what}"), f"{one.train:,}", f"{one.held_out:,}", Text("\n".join(told) or "all kept whole")
-        )
-    both = Table.grid()
-    both.add_row(table)
-    both.add_row("")
-    both.add_row(sizes)
-    return both
+        _counts(console, one.what, f"{one.train:>8,}{one.held_out:>10,}")
+        _reasons(console, one.dropped)
+
+
+def _counts(console: Console, name: str, counts: str) -> None:
+    """A name and its counts in one line, or in two where the name is long."""
+    if len(name) > _NAME:
+        console.print(_indented(Text(name, overflow="fold")))
+        name = ""
+    console.print(Text(f"  {name:{_NAME}}{counts}"))
+
+
+def _reasons(console: Console, dropped: Mapping[str, Sequence[str]]) -> None:
+    for reason, where in dropped.items():
+        console.print(_indented(Text(f"{len(where):,} {visible(reason)}: {words.places(where)}", overflow="fold"), 6))
 
 
 def _tokens(found: Findings) -> Table:

@@ -1,11 +1,13 @@
 """The findings in sentences, the same in a terminal and on the page."""
 
+import re
 from collections.abc import Sequence
 
 from kit.compare.report.text import visible
 from kit.findings.findings import EndOfTurn, Findings, Lengths, Limit, PairFacts, Share, Turns
 
 _PLACES = 3  # shown of each list
+_MANY_TURNS = 5  # the user's and the assistant's, ending with the user's: an odd number
 
 
 def percent(share: float) -> str:
@@ -18,9 +20,15 @@ def percent(share: float) -> str:
 
 
 def places(where: Sequence[str], shown: int = _PLACES) -> str:
-    """The first places, each once."""
+    """The first places, each once, the file named once: "hh.jsonl:3, :7, …", "demo row 3, 7, …"."""
     every = list(dict.fromkeys(where))
-    return visible(", ".join(every[:shown])) + (", …" if len(every) > shown else "")
+    told, before = [], ""
+    for place in every[:shown]:
+        name = re.fullmatch(r"(.*?)(?:(:\d+)| (\d+))", place, re.DOTALL)
+        again = name is not None and bool(before) and name[1] == before
+        told.append((name[2] or name[3]) if name is not None and again else place)
+        before = name[1] if name is not None else ""
+    return visible(", ".join(told)) + (", …" if len(every) > shown else "")
 
 
 def counted(where: Sequence[str]) -> str:
@@ -54,9 +62,10 @@ def pair_facts(pairs: PairFacts) -> list[tuple[str, str]]:
 
 def turn_facts(turns: Turns) -> list[tuple[str, str]]:
     """How the conversations are built, and whether the split keeps them apart."""
-    shapes = ", ".join(
-        f"{percent(count / turns.conversations)} of {n} turn{'s'[: n > 1]}" for n, count in turns.by_turns.items()
-    )
+    many = sum(count for n, count in turns.by_turns.items() if n > _MANY_TURNS)
+    counts = [(f"{n}", count) for n, count in turns.by_turns.items() if n <= _MANY_TURNS]
+    counts += [(f"{_MANY_TURNS + 2} or more", many)] if many else []
+    shapes = ", ".join(f"{percent(count / turns.conversations)} of {n} turn{'s'[: n != '1']}" for n, count in counts)
     system = f"{percent(turns.with_system / turns.conversations)} open with a system turn" if turns.with_system else ""
     order = "user and assistant in turn, the user last"
     meeting = (

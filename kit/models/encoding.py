@@ -89,6 +89,9 @@ def encode_data(data: Data, codec: Codec, settings: DataSettings, stops: Stops |
     stops = stops or Stops()
     notes: list[str] = []
     measured: dict[str, Measured] = {}
+    # Pairs, demonstrations and prompts share the lists of messages that `data` holds: each is encoded once.
+    prompts: dict[int, tuple[int, EncodedPrompt | None]] = {}  # id of the messages -> tokens in whole, as it is used
+    answers: dict[tuple[int, str], list[int]] = {}
 
     def encode(rows: Split, what: str, one: Callable[[Any, Measured], Any]) -> Split:
         seen = measured[what] = Measured(len(rows.train) + len(rows.held_out))
@@ -115,22 +118,32 @@ def encode_data(data: Data, codec: Codec, settings: DataSettings, stops: Stops |
         if codec.holds_special(*texts, *(m["content"] for m in messages)):
             seen.count(catalogue.SPECIAL_TOKEN, where)
             return None
-        whole = codec.prompt(messages)
-        seen.prompt_tokens.append(len(whole))
-        if len(whole) <= settings.max_prompt_tokens:
-            return EncodedPrompt(messages, whole)
-        fitting = _shortened(messages, codec, settings.max_prompt_tokens)
+        if id(messages) not in prompts:
+            ids = codec.prompt(messages)
+            fits = len(ids) <= settings.max_prompt_tokens
+            start = EncodedPrompt(messages, ids) if fits else _shortened(messages, codec, settings.max_prompt_tokens)
+            prompts[id(messages)] = len(ids), start
+        whole_tokens, fitting = prompts[id(messages)]
+        seen.prompt_tokens.append(whole_tokens)
+        if whole_tokens <= settings.max_prompt_tokens:
+            return fitting
         reason = catalogue.LAST_TURN_TOO_LONG if fitting is None else catalogue.SHORTENED
         seen.count(reason.format(limit=settings.max_prompt_tokens), where)
         return fitting
 
     def responses(start: EncodedPrompt, seen: Measured, where: str, **texts: str) -> list[list[int]]:
-        whole = {side: codec.response(start.messages, text) for side, text in texts.items()}
+        whole = {side: response(start, text) for side, text in texts.items()}
         for side, ids in whole.items():
             seen.response_tokens.setdefault(side, []).append(len(ids))
         if any(len(ids) > settings.max_response_tokens for ids in whole.values()):
             seen.count(catalogue.CUT.format(limit=settings.max_response_tokens), where)
         return [ids[: settings.max_response_tokens] for ids in whole.values()]
+
+    def response(start: EncodedPrompt, text: str) -> list[int]:
+        key = id(start.messages), text
+        if key not in answers:
+            answers[key] = codec.response(start.messages, text)
+        return answers[key]
 
     def pair(row: Pair, seen: Measured) -> dict | None:
         start = prompt(row.prompt, seen, row.where, row.chosen, row.rejected)
