@@ -3,6 +3,7 @@
 import io
 import json
 import re
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -273,6 +274,21 @@ class TestAsJson:
         values = json.loads(json.dumps(found.as_dict(), allow_nan=False))
         assert values["ok"] is False and values["stops"] == found.stops
         assert values["pairs"]["longer_wins"] == {"share": found.pairs.longer_wins.share, "cases": 10}
+
+    def test_every_key_is_documented(self):
+        text = (Path(kit.__file__).parents[1] / "docs" / "data.md").read_text(encoding="utf-8")
+        _, _, table = text.partition("## What kit check says")
+
+        def keys(value) -> set[str]:
+            inner = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ()
+            named = set(value) if isinstance(value, dict) else set()
+            return named.union(*map(keys, inner)) if inner else named
+
+        values = find().as_dict()
+        for source in values["sources"] + values["sizes"]:
+            source["dropped"] = {}
+        values["steps"], values["turns"]["by_turns"] = {}, {}
+        assert {key for key in keys(values) if f"`{key}`" not in table} - {"share", "cases"} == set()
 
 
 class TestThePage:

@@ -7,6 +7,7 @@ import pytest
 from kit.compare.who_judges import load_run_data
 from kit.config import Config
 from kit.data import load_data, prompt_key
+from kit.data.found import Stops
 from kit.data.rows import messages_of
 from kit.data.split import keep_for_judge
 from kit.demo.world import preference_rows
@@ -131,3 +132,17 @@ class TestAnotherJudgeOfAFinishedRun:
         record = {"inputs": {}, "seconds": 1, "peak_bytes": 1, "metrics": {}}
         (tmp_path / "sft" / "stage.json").write_text(json.dumps(record))
         assert not of_run(tmp_path, compare={"judge": "my.judges:best"}).judge
+
+
+class TestTooFewPairsForAJudge:
+    DATA = {"preferences": ROWS[:20], "eval_fraction": 0.2}
+
+    def test_stop_a_run(self, tmp_path):
+        with pytest.raises(DataError, match="6 pairs would be left for the judge to learn from, 20 are wanted"):
+            of_run(tmp_path, data=self.DATA, compare={"judge_fraction": 0.4})
+
+    def test_are_one_of_the_things_that_a_check_gathers(self, tmp_path):
+        stops = Stops(gather=True)
+        settings = Config(data=self.DATA, compare={"judge_fraction": 0.4})
+        assert load_run_data(settings, RunFolder(tmp_path), stops).judge
+        assert len(stops.texts) == 1 and "20 are wanted at least" in stops.texts[0]

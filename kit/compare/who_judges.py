@@ -83,9 +83,10 @@ def load_run_data(config: Config, folder: RunFolder, stops: Stops | None = None)
                 "compare.judge_fraction, or use another judge: llm, a file of votes, or a function"
             )
     if len(kept.judge) < FEWEST_JUDGE_PAIRS:
-        raise DataError(
-            f"compare.judge held_out: {len(kept.judge)} pairs would be left for the judge to learn from, "
-            f"{FEWEST_JUDGE_PAIRS} are wanted at least. Give more pairs, raise compare.judge_fraction, or use another "
-            "judge: llm, a file of votes, or a function"
-        )
+        with (stops or Stops()).going_on():
+            raise DataError(
+                f"compare.judge held_out: {len(kept.judge)} pairs would be left for the judge to learn from, "
+                f"{FEWEST_JUDGE_PAIRS} are wanted at least. Give more pairs, raise compare.judge_fraction, or use "
+                "another judge: llm, a file of votes, or a function"
+            )
     return kept
