@@ -134,15 +134,16 @@ class TestAnotherJudgeOfAFinishedRun:
         assert not of_run(tmp_path, compare={"judge": "my.judges:best"}).judge
 
 
-class TestTooFewPairsForAJudge:
-    DATA = {"preferences": ROWS[:20], "eval_fraction": 0.2}
+FEW = {"preferences": ROWS[:20], "eval_fraction": 0.2}
 
+
+class TestTooFewPairsForAJudge:
     def test_stop_a_run(self, tmp_path):
         with pytest.raises(DataError, match="6 pairs would be left for the judge to learn from, 20 are wanted"):
-            of_run(tmp_path, data=self.DATA, compare={"judge_fraction": 0.4})
+            of_run(tmp_path, data=FEW, compare={"judge_fraction": 0.4})
 
     def test_are_one_of_the_things_that_a_check_gathers(self, tmp_path):
         stops = Stops(gather=True)
-        settings = Config(data=self.DATA, compare={"judge_fraction": 0.4})
+        settings = Config(data=FEW, compare={"judge_fraction": 0.4})
         assert load_run_data(settings, RunFolder(tmp_path), stops).judge
         assert len(stops.texts) == 1 and "20 are wanted at least" in stops.texts[0]
