@@ -22,6 +22,7 @@ from kit.findings.terminal import print_findings
 from kit.models.base import Base
 from kit.models.device import choose_precision
 from kit.models.encoding import Codec, encode_data
+from kit.models.measured import at_most
 from kit.stages.gate import judge_reward_model
 
 CODEC = Codec(byte_level("<|im_start|>", "<pad>", eos_token="<|im_end|>", chat_template=CHATML))
@@ -109,6 +110,10 @@ class TestLengths:
         (one,) = (one for one in find().lengths if (one.what, one.part) == ("pairs", "chosen"))
         tokens = sorted(len(CODEC.response([{"role": "user", "content": "?"}], row["chosen"])) for row in ROWS)
         assert (one.p50, one.p95, one.p99, one.max) == (tokens[19], tokens[37], tokens[39], tokens[39])
+
+    @pytest.mark.parametrize(("share", "value"), [(0.5, 50), (0.95, 95), (0.99, 99), (1, 100)])
+    def test_of_a_hundred_are_one_each(self, share, value):
+        assert at_most(range(100, 0, -1), share) == value and at_most([], share) == 0
 
     def test_histograms_hold_every_text(self):
         assert all(sum(one.histogram) == one.texts for one in find(changed(3, chosen="word " * 80)).lengths)
