@@ -181,6 +181,8 @@ class TestTheSplit:
             for n, row in enumerate(ROWS)
         ]
         found = find(rows, max_prompt_tokens=64)
+        held_out = load_data(kit.Config(data={"preferences": rows, "eval_fraction": 0.25}).data, 0).prompts.held_out
+        assert found.turns.meet_as_used[0] in {row.where for row in held_out}
         assert found.turns.on_both_sides == 0 and len(found.turns.meet_as_used) == found.turns.held_out == 1
         assert found.warnings[-1].startswith(
             "1 of 1 held-out prompts stands in training too, once shortened to 64 tokens (first: data.preferences row "
