@@ -3,6 +3,7 @@
 import io
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,7 @@ ROWS = [
     }
     for n in range(40)
 ]
+CUT = "pairs: 3 of 9 cut: a response is over 64 tokens, its end is not learnt"
 EVIL = "<script>alert(1)</script> [bold]x[/bold] \u202eright to left \x1b[31mred"
 
 
@@ -105,6 +107,11 @@ class TestLengths:
             before.max == after.max == len(CODEC.response([{"role": "user", "content": "?"}], ("word " * 80).strip()))
         )
         assert (before.over, after.over) == (1, 0)
+
+    def test_are_those_of_whole_prompts_though_they_are_dropped(self):
+        short, long = (find(changed(3, prompt="word " * 80), max_prompt_tokens=limit) for limit in (64, 512))
+        before, after = ([one.max for one in found.lengths if one.part == "prompt"] for found in (short, long))
+        assert before == after and min(before) > 160 and short.lengths[0].over == 1
 
     def test_percentiles_are_lengths_that_so_many_texts_do_not_exceed(self):
         (one,) = (one for one in find().lengths if (one.what, one.part) == ("pairs", "chosen"))
@@ -274,6 +281,10 @@ class TestInATerminal:
         assert "\x1b" not in text and "\u202e" not in text
         assert "⟨U+202E⟩" in text.replace("│", "") and "[bold]" in text.replace("│", "")
 
+    def test_nor_does_what_they_called_their_files(self):
+        text = terminal(replace(find(), notes=[EVIL], warnings=[f"{EVIL} {CUT}"], stops=[EVIL]))
+        assert text.count("[bold]x[/bold] ⟨U+202E⟩") == 3 and "\x1b" not in text
+
 
 class TestAsJson:
     def test_it_is_plain_and_whole(self):
@@ -346,6 +357,6 @@ class TestWords:
         assert words.percent(share).replace("\u00a0", " ") == text
 
     def test_a_warning_is_known_by_its_text_whatever_stands_in_it(self):
-        assert is_warning("pairs: 3 of 9 cut: a response is over 64 tokens, its end is not learnt")
+        assert is_warning(CUT)
         assert not is_warning("pairs: 3 to train on, 1 held out")
         assert not is_warning("a.jsonl: merged neighbouring turns of one role (2 times)")
