@@ -214,6 +214,16 @@ class TestCheck:
         assert done.exit_code == 0 and values["ok"] is True
         assert values["sizes"][1] == {"what": "pairs", "train": 36, "held_out": 4, "dropped": {}}
 
+    def test_with_json_what_is_said_on_the_way_goes_to_standard_error(self, invoke, monkeypatch):
+        from kit import notices, preflight
+
+        check = preflight.check
+        monkeypatch.setattr(
+            preflight, "check", lambda *args: (notices.say("a plain template is used"), check(*args))[1]
+        )
+        done = invoke("check", "config.yaml", "--json")
+        assert json.loads(done.stdout)["ok"] and "a plain template is used" in done.stderr
+
     def test_with_html_writes_that_page_and_nothing_else(self, place, invoke):
         before = contents(place)
         done = invoke("check", "config.yaml", "--html", "report.html")
