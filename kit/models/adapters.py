@@ -14,7 +14,8 @@ from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model, get_peft_mod
 from safetensors.torch import load_file, save_file
 
 from kit.config import LoraSettings
-from kit.errors import ModelError
+from kit.errors import ModelError, TrainingStopped
+from kit.models.identity import require_same_base, save_identity
 from kit.runs.files import write_text
 from kit.runs.folder import ADAPTER_FILE
 
@@ -76,12 +77,75 @@ def score_head(folder: Path) -> torch.Tensor:
 
 
 def save_adapter(model: PeftModel, folder: Path, tokenizer: Any, card: str) -> None:
-    """Write adapter `default`, the tokenizer (with its template) and a card that says how to load them."""
+    """Write adapter `default`, the tokenizer (with its template), what base it needs, and a card that says how to load.
+
+    Raises TrainingStopped where a weight is no finite number, ModelError where one that is trained did not reach the
+    file as it is (PEFT leaves a score head out, without a word, unless the task is SEQ_CLS).
+    """
     model.save_pretrained(folder, selected_adapters=["default"], save_embedding_layers=False)
     tokenizer.save_pretrained(folder)
+    save_identity(model, folder)
     write_text(folder / "README.md", card)
+    _check_saved(model, folder)
     if model.peft_config["default"].task_type == "SEQ_CLS":
         score_head(folder)  # raises when the head did not reach the file
+
+
+def has_moved(model: PeftModel, started_from: Path | None) -> bool:
+    """Whether adapter `default` is another one than at its start: a fresh one, or that of a folder.
+
+    Fresh LoRA matrices B are 0, and stay 0 where no gradient arrives (huggingface/transformers#42489).
+    """
+    trained = _trained(model)
+    if started_from is None:
+        return any(bool(weight.any()) for name, weight in trained.items() if "lora_B" in name)
+    before = load_file(started_from / ADAPTER_FILE)
+    return any(
+        not torch.equal(weight.cpu(), before[name].to(weight.dtype))
+        for name, weight in trained.items()
+        if name in before
+    )
+
+
+def trained_score_head(model: PeftModel) -> torch.Tensor:
+    """The score head of a reward model in training, [1, h]. Raises ModelError where it is frozen."""
+    head = _trained(model).get(SCORE_KEY)
+    if head is None:
+        raise ModelError(
+            "reward: the score head is frozen, so the scores would be random numbers. This is a fault of the kit or of "
+            "PEFT (a LoRA whose task is not SEQ_CLS leaves it out); please report it"
+        )
+    return head
+
+
+def _trained(model: PeftModel) -> dict[str, torch.Tensor]:
+    """The trainable weights of adapter `default`, its score head included, under their names in an adapter file."""
+    return {
+        name.replace(".modules_to_save.default", "").replace(".default", ""): parameter.detach()
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad and ".default" in name
+    }
+
+
+def _check_saved(model: PeftModel, folder: Path) -> None:
+    """The file holds every trained weight, as it is in memory: whoever loads it has what was trained."""
+    stored, trained = load_file(folder / ADAPTER_FILE), _trained(model)
+    broken = [name for name, weight in trained.items() if not bool(weight.isfinite().all())]
+    if broken:
+        raise TrainingStopped(
+            f"{folder.name}: {len(broken)} of {len(trained)} trained weights hold numbers that are not finite (first: "
+            f"{broken[0]}), so the training broke the model. Lower the stage's learning_rate"
+        )
+    lost = [name for name, weight in trained.items() if name not in stored or not _same(stored[name], weight)]
+    if lost:
+        raise ModelError(
+            f"{folder}: {len(lost)} of {len(trained)} trained weights did not reach {ADAPTER_FILE} as they are (first: "
+            f"{lost[0]}). This is a fault of the kit or of PEFT; please report it"
+        )
+
+
+def _same(stored: torch.Tensor, weight: torch.Tensor) -> bool:
+    return stored.shape == weight.shape and torch.equal(stored, weight.cpu().to(stored.dtype))
 
 
 def _attach(base: Any, folder: Path, task: str, trainable: bool) -> PeftModel:
@@ -108,6 +172,7 @@ def _load_weights(model: PeftModel, name: str, folder: Path) -> None:
 
     It has the file's dtype after that, whatever PEFT made it in: a run in bfloat16 (lora.dtype) stays in it.
     """
+    require_same_base(model, folder)
     weights = load_file(folder / ADAPTER_FILE)
     dtype = next(weight.dtype for key, weight in weights.items() if "lora_" in key)
     if model.peft_config[name].task_type == "SEQ_CLS":

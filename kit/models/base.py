@@ -13,6 +13,7 @@ from kit.models.device import Precision, choose_precision
 from kit.models.encoding import Codec
 from kit.models.gpu import tell_about_gpus
 from kit.models.host_embedding import keep_embedding_on_host
+from kit.models.identity import identify
 from kit.models.plan.choice import embedding_on_host
 from kit.models.plan.planner import base_shape
 from kit.models.plan.shape import Shape
@@ -51,6 +52,7 @@ class Base:
         return self._placed(load_scorer(self.settings, self.location, self.precision, self.tokenizer))
 
     def _placed(self, model: Any) -> Any:
+        identify(model, self.settings.base, self.location, self.settings.revision, self.tokenizer)
         if self.embedding_on_host and self.precision.device.type == "cuda":
             keep_embedding_on_host(model)
         return model

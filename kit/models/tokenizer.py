@@ -6,6 +6,7 @@ template gets one that needs no new token, and it is saved with every adapter.
 """
 
 import re
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -70,6 +71,8 @@ def load_tokenizer(settings: ModelSettings, base: str | Path) -> Any:
     if tokenizer.pad_token_id is None or tokenizer.pad_token_id in stops:
         _choose_pad(tokenizer, rows, settings, stops)
     _check_round_trip(tokenizer, settings)
+    _check_model_ends_in_its_words(tokenizer, settings, also)
+    _check_saved_copy(tokenizer, settings)
     return tokenizer
 
 
@@ -211,3 +214,35 @@ def _check_round_trip(tokenizer: Any, settings: ModelSettings) -> None:
         )
     if lost:
         notices.warn(f"{settings.base}: its tokenizer does not give back unchanged: {', '.join(map(repr, lost))}")
+
+
+def _check_model_ends_in_its_words(tokenizer: Any, settings: ModelSettings, also: int | list[int] | None) -> None:
+    """Warn where the ids that end the model's own answers are no special tokens here: whose tokenizer is it then?"""
+    ids = [i for i in (also if isinstance(also, list) else [also]) if i is not None]
+    special = {*tokenizer.all_special_ids, *(i for i, t in tokenizer.added_tokens_decoder.items() if t.special)}
+    if ids and not special.intersection(ids):
+        read = ", ".join(f"{i} ({tokenizer.convert_ids_to_tokens(i)!r})" for i in ids[:3])
+        notices.warn(
+            f"{settings.base}: the model ends its answers with token {read}, which its tokenizer holds for no special "
+            "token; is it the tokenizer of another model? The first loss of SFT will tell"
+        )
+
+
+def _check_saved_copy(tokenizer: Any, settings: ModelSettings) -> None:
+    """Refuse a tokenizer that is another one once it was saved: every adapter folder carries it.
+
+    AutoTokenizer goes by the class that the files name; a word-level tokenizer came back as a byte-level one.
+    """
+    from transformers import AutoTokenizer
+
+    with tempfile.TemporaryDirectory(prefix="kit-tokenizer-") as place:
+        tokenizer.save_pretrained(place)
+        copy = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
+    ids, again = ([t(x, add_special_tokens=False)["input_ids"] for x in _ROUND_TRIP] for t in (tokenizer, copy))
+    kept = ("eos_token_id", "pad_token_id", "chat_template")
+    if ids != again or any(getattr(tokenizer, name) != getattr(copy, name) for name in kept):
+        raise ModelError(
+            f"model.base {settings.base}: its tokenizer ({type(tokenizer).__name__}) is saved and comes back as "
+            f"another one ({type(copy).__name__}), so the adapters could not be used; tokenizer_class in its "
+            "tokenizer_config.json does not fit its files"
+        )

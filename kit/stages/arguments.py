@@ -16,6 +16,10 @@ TRAINING_STAGES: tuple[Stage, ...] = ("sft", "reward", "ppo", "rloo", "grpo", "d
 _LOGS_PER_STAGE = 50
 _CHECKPOINTS = 20  # of PPO in a run, at most one a rollout
 
+_BASES_OWN = "the base's tokenizer and chat template as they are: all stages read the same ids"
+_RESPONSE_ALONE = "nothing: the loss is on the response alone"
+_NO_PACKING = "nothing: without FlashAttention, rows that are packed together would read each other"
+
 # TRL's names for what the kit's settings say already, by stage setting; passing one of them twice would be ambiguous.
 _OWNED = {
     "output_dir": "output_dir and name",
@@ -37,6 +41,18 @@ _OWNED = {
     "push_to_hub": "`hf upload` after the run",
     "trust_remote_code": "a model that needs no code of its own",
     "resume_from_checkpoint": "nothing: run again",
+    # What would change, without a word, what is learnt, or hide that it went wrong.
+    "logging_nan_inf_filter": "nothing: a loss that is no number has to show",
+    "logging_first_step": "nothing: the first step is looked at",
+    "logging_strategy": "trl: {{logging_steps: …}} for more or fewer lines",
+    "eos_token": _BASES_OWN,
+    "pad_token": _BASES_OWN,
+    "chat_template_path": _BASES_OWN,
+    "chat_template_kwargs": _BASES_OWN,
+    "assistant_only_loss": _RESPONSE_ALONE,
+    "completion_only_loss": _RESPONSE_ALONE,
+    "packing": _NO_PACKING,
+    "padding_free": _NO_PACKING,
 }
 # The same for PPO alone, which is measured in episodes and rollouts.
 _OWNED_BY_PPO = {
@@ -44,6 +60,7 @@ _OWNED_BY_PPO = {
     "beta": "ppo.kl_coef", "num_train_epochs": "ppo.episodes", "max_steps": "ppo.episodes",
     "generation_batch_size": "ppo.num_mini_batches", "steps_per_generation": "ppo.num_mini_batches",
     "num_generations": "ppo.episodes: a prompt comes again in another rollout", "reward_weights": "ppo.reward_funcs",
+    "logging_steps": "nothing: there is a line a rollout",
 }  # fmt: skip
 # And for RLOO and GRPO, which sample as PPO does and have its reference.
 _PURE = "{stage}.temperature alone: the pure softmax, as PPO"

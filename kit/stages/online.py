@@ -27,9 +27,11 @@ from kit.models.out_of_memory import AtOnce, HalvesMicroBatch
 from kit.models.roles import Roles
 from kit.stages.arguments import build_arguments
 from kit.stages.card import adapter_card
+from kit.stages.checks import require_all_rows, require_same_prompts, warn_unless_learnt
 from kit.stages.progress import train_with_progress
 from kit.stages.result import StageResult
 from kit.stages.sizes import choose_sizes
+from kit.stages.smoke import smoke_test
 from kit.stages.snapshots import SnapshotCallback
 
 _FIRST_KL = 2e-3  # nats a token; in lower precision the passes with and without gradients differ by some 1e-4
@@ -181,8 +183,11 @@ def _train(
             processing_class=base.tokenizer,
             callbacks=[OnlineChecks(stage), SnapshotCallback(out, settings.snapshots)],
         )
+    require_all_rows(trainer, stage, rows)
+    require_same_prompts(trainer, stage, prompts)
     trainer.roles, trainer.at_once = roles, AtOnce(choice.sizes.rollout, f"{stage}.rollout_batch_size")
     log = train_with_progress(trainer, stage, out).rows
+    warn_unless_learnt(roles.model, stage, sft)
     rollouts = [row for row in log if "objective/scores" in row]
     first, last = rollouts[0], rollouts[-1]
     metrics = {
@@ -201,4 +206,5 @@ def _train(
     headline = (
         f"score {metrics['score_first']:.2f} -> {metrics['score_last']:.2f}{kl}, {metrics['episodes']:,} episodes"
     )
-    return StageResult(metrics, headline)
+    smoke, ends = smoke_test(stage, config, data, base, roles, out)
+    return StageResult(metrics | smoke, f"{headline}; {ends}")

@@ -19,10 +19,12 @@ from kit.ppo.trainer import PPOTrainer
 from kit.runs.files import publish_folder, write_text
 from kit.stages.arguments import build_arguments
 from kit.stages.card import adapter_card
+from kit.stages.checks import require_all_rows, require_same_prompts, warn_unless_learnt
 from kit.stages.progress import train_with_progress
 from kit.stages.result import StageResult
 from kit.stages.reward_funcs import reward_funcs
 from kit.stages.sizes import choose_sizes
+from kit.stages.smoke import smoke_test
 from kit.stages.snapshots import SnapshotCallback
 
 _LOGS = ("metrics.jsonl", "completions.jsonl")
@@ -56,25 +58,29 @@ def train_ppo(
     snapshots = SnapshotCallback(
         checkpoints, config.ppo.snapshots, config.ppo.num_ppo_epochs * config.ppo.num_mini_batches
     )
+    rows = [{"prompt": prompt.messages} for prompt in prompts] * copies
     trainer = PPOTrainer(
         roles=policy_roles(base.causal_lm(), sft, reward, critic=config.ppo.critic),
         args=build_arguments(config, "ppo", base.precision, checkpoints, choice, len(prompts)),
-        train_dataset=Dataset.from_list([{"prompt": prompt.messages} for prompt in prompts] * copies),
+        train_dataset=Dataset.from_list(rows),
         processing_class=base.tokenizer,
         reward_funcs=reward_funcs(config.ppo),
         callbacks=[FirstRolloutCheck(), snapshots],
     )
+    require_all_rows(trainer, "ppo", rows)
+    require_same_prompts(trainer, "ppo", prompts)
     checkpoint = _newest(checkpoints)
     try:
         train_with_progress(trainer, "ppo", checkpoints, checkpoint)
     except TrainingStopped as stopped:
         raise TrainingStopped(f"{stopped}{_keep_best(trainer, base, out, checkpoints)}") from None
+    warn_unless_learnt(trainer.roles.model, "ppo", sft)
     for name in _LOGS:
         shutil.copy(checkpoints / name, out)
     if snapshots.place.exists():
         shutil.copytree(snapshots.place, out / snapshots.place.name)
-    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    rollouts = [row for row in rows if "objective/scores" in row]
+    log = [json.loads(line) for line in (out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    rollouts = [row for row in log if "objective/scores" in row]
     first, last = rollouts[0], rollouts[-1]
     metrics = {
         "prompts": len(prompts),
@@ -92,7 +98,8 @@ def train_ppo(
         f"score {metrics['score_first']:.2f} -> {metrics['score_last']:.2f} at KL {metrics['kl_nats']:.2f} nats, "
         f"{metrics['episodes']:,} episodes"
     )
-    return StageResult(metrics, headline)
+    smoke, ends = smoke_test("ppo", config, data, base, trainer.roles, out)
+    return StageResult(metrics | smoke, f"{headline}; {ends}")
 
 
 def _tokens(rollouts: list[dict[str, Any]], ppo: PPOSettings) -> dict[str, int]:

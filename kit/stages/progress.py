@@ -27,6 +27,7 @@ class StageProgress(TrainerCallback):
         self.stage = stage
         self.file = out / "metrics.jsonl"
         self.rows: list[dict[str, Any]] = []
+        self._told = False
         self._said = time.monotonic()
         self._bar: Any = None
         self._task: Any = None
@@ -55,6 +56,7 @@ class StageProgress(TrainerCallback):
         self.rows.append(row)
         with open(self.file, "a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
+        self._stop_if_no_number((logs or {}).get("loss"), args, state)
         self._stop_if_lost(_LOST_LINES, args, state)
         numbers = "  ".join(
             f"{label} {row[key]:.3g}" for key, label in _SHOWN.items() if isinstance(row.get(key), float)
@@ -69,6 +71,23 @@ class StageProgress(TrainerCallback):
         """Close the bar. Raises TrainingStopped where no gradient was a number: a short run may end before that."""
         self.close()
         self._stop_if_lost(len([row for row in self.rows if "grad_norm" in row]), args, state)
+
+    def _stop_if_no_number(self, loss: Any, args: Any, state: Any) -> None:
+        """Raise TrainingStopped on a loss that is no finite number: the step after it spoilt the weights.
+
+        Under fp16 a gradient scaler may have skipped that step, and only lasting trouble stops the run.
+        """
+        if not isinstance(loss, float) or math.isfinite(loss):
+            return
+        if args.fp16:
+            if not self._told:
+                notices.warn(f"{self.stage}, step {state.global_step}: the loss is {loss}; the scaler skips such steps")
+            self._told = True
+            return
+        raise TrainingStopped(
+            f"{self.stage} stopped at step {state.global_step}: the loss is {loss}, no finite number. Lower "
+            f"{self.stage}.learning_rate"
+        )
 
     def _stop_if_lost(self, lines: int, args: Any, state: Any) -> None:
         """Raise TrainingStopped where the norm of the gradient was no finite number in so many log lines, the last."""

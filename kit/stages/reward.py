@@ -12,13 +12,14 @@ from trl import RewardTrainer
 from kit.config import Config
 from kit.data import Split
 from kit.errors import TrainingStopped
-from kit.models.adapters import keep_weights, new_reward, save_adapter
+from kit.models.adapters import keep_weights, new_reward, save_adapter, trained_score_head
 from kit.models.base import Base
 from kit.models.decoding import pad_rows
 from kit.models.out_of_memory import HalvesMicroBatch
 from kit.runs.files import write_text
 from kit.stages.arguments import build_arguments
 from kit.stages.card import adapter_card
+from kit.stages.checks import require_all_rows, require_learnt
 from kit.stages.gate import judge_reward_model
 from kit.stages.progress import train_with_progress, trained_tokens
 from kit.stages.result import StageResult
@@ -37,6 +38,7 @@ def train_reward(config: Config, pairs: Split[dict], base: Base, out: Path, sft:
     longest = max(max(len(row["chosen_ids"]), len(row["rejected_ids"])) for row in train)
     choice = choose_sizes(config, "reward", base, longest)
     model = new_reward(base.scorer(), sft)
+    head_before = trained_score_head(model).clone()
     with keep_weights(model):
         trainer = KitRewardTrainer(
             model=model,
@@ -44,7 +46,14 @@ def train_reward(config: Config, pairs: Split[dict], base: Base, out: Path, sft:
             train_dataset=Dataset.from_list(train),
             processing_class=base.tokenizer,
         )
+    require_all_rows(trainer, "reward", train)
     train_with_progress(trainer, "reward", out)
+    require_learnt(model, "reward", sft)
+    if torch.equal(trained_score_head(model), head_before):
+        raise TrainingStopped(
+            "reward stopped: after the training the score head is, to the bit, the random one it began with. No "
+            "gradient reached it: look at grad_norm in the log, reward.learning_rate and reward.trl"
+        )
     metrics: dict[str, Any] = {"rows": len(train), "pairs": len(held_out)}
     metrics |= {"trained_tokens": trained_tokens(trainer), "generated_tokens": 0}
     headline = f"{len(train):,} pairs"
