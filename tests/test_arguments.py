@@ -221,6 +221,21 @@ class TestTrlProblems:
     def test_of_a_mapping_that_is_none_are_left_to_the_config(self):
         assert trl_problems({"sft": {"trl": [1]}}) == []
 
+    @pytest.mark.parametrize(
+        "name",
+        [
+            "logging_nan_inf_filter", "logging_first_step", "logging_strategy", "eos_token", "chat_template_path",
+            "packing", "padding_free", "assistant_only_loss", "completion_only_loss", "pad_token",
+        ],
+    )  # fmt: skip
+    def test_are_what_would_change_or_hide_in_silence_what_is_learnt(self, name):
+        ((path, text),) = trl_problems({"sft": {"trl": {name: True}}})
+        assert path == ("sft", "trl", name) and text.startswith("is set by the kit; use ")
+
+    @ONLINE
+    def test_are_template_arguments_that_sft_did_not_have(self, stage):
+        assert trl_problems({stage: {"trl": {"chat_template_kwargs": {"enable_thinking": False}}}})
+
     def test_are_found_in_every_stage(self):
         found = trl_problems({stage: {"trl": {"zzz": 1}} for stage in TRAINING_STAGES})
         assert [path for path, _ in found] == [(stage, "trl", "zzz") for stage in TRAINING_STAGES]

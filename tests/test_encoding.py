@@ -5,12 +5,12 @@ import trl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers.processors import TemplateProcessing
-from toy_tokenizers import CHATML, byte_level
+from toy_tokenizers import CHATML, byte_level, character_level
 
 from kit.config import DataSettings
 from kit.data.rows import Data, Demonstration, Pair, Prompt, Split
 from kit.demo.base import build_tokenizer
-from kit.errors import DataError
+from kit.errors import DataError, ModelError
 from kit.models.encoding import IGNORE, Codec, encode_data
 from kit.models.tokenizer import DEFAULT_CHAT_TEMPLATE
 
@@ -266,6 +266,95 @@ class TestSpecialTokensInTheText:
 
     def test_a_word_that_only_looks_like_one_stays(self):
         assert len(encode(data([pair("What is <|foo|>?")])).pairs.train) == 1
+
+
+def chatml(template: str) -> Codec:
+    return Codec(byte_level("<|im_start|>", "<pad>", eos_token="<|im_end|>", bos_token="<s>", chat_template=template))
+
+
+NO_SYSTEM = CHATML.replace("{% for m in messages %}", "{% for m in messages if m.role != 'system' %}")
+NO_THOUGHTS = CHATML.replace("m.content", "m.content.split('</think>')[-1]")
+FIRST_WORD = CHATML.replace("m.content", "(m.content.split(' ')[0] if m.role == 'user' else m.content)")
+
+
+class TestTemplatesThatLoseText:
+    """Each of these trained without a word, on other text than the data hold."""
+
+    def test_of_an_answer_leave_the_row_out_and_count_it(self):
+        rows = data([pair(chosen="<think>Hm.</think>A cat."), pair()])
+        encoded = encode(rows, chatml(NO_THOUGHTS))
+        assert len(encoded.pairs.train) == 1
+        assert encoded.notes == ["pairs: 1 of 2 dropped: the chat template leaves out or rewrites words of an answer"]
+
+    def test_of_every_answer_stop_the_run_with_the_cause(self):
+        rows = data(demonstrations=[Demonstration([user("Hi")], "<think>Hm.</think>A cat.", "a:1")])
+        with pytest.raises(DataError, match=r"no demonstrations left .* rewrites words of an answer.* keeps the text"):
+            encode(rows, chatml(NO_THOUGHTS))
+
+    def test_of_the_question_leave_the_row_out_and_count_it(self):
+        encoded = encode(data([pair(), pair("Name")]), chatml(FIRST_WORD))
+        assert len(encoded.pairs.train) == 1
+        assert encoded.notes == ["pairs: 1 of 2 dropped: the chat template leaves out or rewrites the last turn"]
+
+    def test_of_the_system_are_counted(self):
+        encoded = encode(data([pair([system("Be kind."), user("Hi")]), pair()]), chatml(NO_SYSTEM))
+        assert encoded.notes == ["pairs: 1 of 2 changed: the chat template leaves out or rewrites the system's turn"]
+
+    def test_of_an_earlier_answer_are_counted(self):
+        turns = [user("Hi"), assistant("<think>Hm.</think>Hello."), user("Bye")]
+        (note,) = encode(data(prompts=[Prompt(turns, "a:1")]), chatml(NO_THOUGHTS)).notes
+        assert note == "prompts: 1 of 1 changed: the chat template leaves out or rewrites an earlier turn"
+
+    def test_that_trim_white_space_lose_nothing(self):
+        codec = chatml(CHATML.replace("m.content", "m.content | trim"))
+        assert encode(data([pair("  Hi \n", "A  cat.\n", " A stone. ")]), codec).notes == []
+
+    def test_that_open_an_answer_otherwise_than_they_write_it_are_counted(self):
+        (note,) = encode(data([pair()]), THINKING).notes
+        assert note.startswith("pairs: 1 of 1 changed: the template opens an answer otherwise than it writes it")
+
+    def test_that_write_bos_twice_are_refused(self):
+        with pytest.raises(ModelError, match=r"writes '<s>' \(BOS\) twice"):
+            chatml("{{ bos_token }}{{ bos_token }}" + CHATML)
+
+    def test_that_write_bos_once_are_not(self):
+        chatml("{{ bos_token }}" + CHATML)
+
+
+class TestAnswersThatTheTokenizerLoses:
+    LOSSY = Codec(character_level(eos_token="<|end|>", pad_token="<pad>", chat_template=DEFAULT_CHAT_TEMPLATE))
+
+    def test_are_said_with_the_first_of_them(self, capsys):
+        russian = pair(chosen="кот", rejected="the dog", where="rows.jsonl:2")
+        encode(data([pair(chosen="the cat"), russian] * 2), self.LOSSY)
+        said = capsys.readouterr().err
+        assert "pairs: the tokenizer does not give back" in said and "first rows.jsonl:2: 'кот' becomes" in said
+
+    def test_stop_the_run_where_they_are_most(self):
+        with pytest.raises(DataError, match=r"2 of the first 2 answers.* a base whose tokenizer knows this language"):
+            encode(data([pair(chosen="кот", rejected="пёс")]), self.LOSSY)
+
+    def test_are_none_where_only_the_way_to_write_a_letter_differs(self, capsys):
+        encode(data([pair(chosen="cafe\u0301", rejected="tea")]))
+        assert capsys.readouterr().err == ""
+
+
+class TestEndsThatAreNotLearnt:
+    def demonstrations(self, long, short):
+        texts = ["word " * 50 + str(i) for i in range(long)] + [f"No. {i}" for i in range(short)]
+        return data(demonstrations=[Demonstration([user("Hi")], text, f"a:{i}") for i, text in enumerate(texts)])
+
+    def test_stop_the_run_where_there_is_no_other(self):
+        with pytest.raises(DataError, match=r"no demonstration comes to its end .* \(now 10\).* no answer would stop"):
+            encode(self.demonstrations(3, 0), max_response_tokens=10)
+
+    def test_are_said_where_they_are_many(self, capsys):
+        encode(self.demonstrations(4, 6), max_response_tokens=10)
+        assert "4 of 10 are cut at data.max_response_tokens=10" in capsys.readouterr().err
+
+    def test_are_only_counted_where_they_are_few(self, capsys):
+        encoded = encode(self.demonstrations(3, 7), max_response_tokens=10)
+        assert capsys.readouterr().err == "" and "3 of 10 cut" in encoded.notes[0]
 
 
 class TestTemplatesThatRefuse:

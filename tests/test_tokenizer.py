@@ -204,6 +204,46 @@ class TestFit:
         assert "has no EOS token" in refusal(save(byte_level("<pad>")))
 
 
+class TestTheTokenizerOfAnotherModel:
+    def test_is_said_where_the_models_end_is_an_ordinary_word_of_it(self, save, capsys):
+        load(save(byte_level("<pad>", eos_token="<|end|>"), stops=[65]))
+        said = capsys.readouterr().err
+        assert "the model ends its answers with token 65 (" in said and "tokenizer of another model?" in said
+
+    def test_is_said_where_the_tokenizer_has_no_such_id(self, save, capsys):
+        load(save(byte_level("<pad>", eos_token="<|end|>"), stops=50_256))
+        assert "with token 50256 (None)" in capsys.readouterr().err
+
+    def test_is_not_said_where_one_of_the_models_ends_is_special(self, save, capsys):
+        tokenizer = byte_level("<pad>", eos_token="<|end|>")
+        load(save(tokenizer, stops=[65, tokenizer.eos_token_id]))
+        assert "another model" not in capsys.readouterr().err
+
+
+class TestASavedCopy:
+    """Every adapter folder carries the tokenizer, and is loaded without the kit."""
+
+    def test_that_splits_text_otherwise_is_refused(self, save, monkeypatch):
+        folder, real = save(byte_level("<pad>", eos_token="<|end|>")), AutoTokenizer.from_pretrained
+        other = byte_level("<pad>", eos_token="<|end|>", vocabulary=320)
+        monkeypatch.setattr(
+            AutoTokenizer, "from_pretrained", lambda at, **more: real(at, **more) if at == folder else other
+        )
+        assert "is saved and comes back as another one" in refusal(folder)
+
+    def test_that_pads_otherwise_is_refused(self, save, monkeypatch):
+        tokenizer = byte_level("<pad>", "<|end|>", eos_token="<|end|>", pad_token="<pad>")
+        folder, keep = save(tokenizer), type(tokenizer).save_pretrained
+
+        def without_pad(self, place, **more):
+            self.pad_token, pad = None, self.pad_token
+            keep(self, place, **more)
+            self.pad_token = pad
+
+        monkeypatch.setattr(type(tokenizer), "save_pretrained", without_pad)
+        assert "is saved and comes back as another one" in refusal(folder)
+
+
 class TestUnknownModel:
     @pytest.fixture
     def seconds(self):
