@@ -151,8 +151,8 @@ class TestAGradientThatIsNoNumber:
     @pytest.mark.parametrize(("steps", "stopped"), [(20, 10), (4, 4)], ids=["lasting", "to the end"])
     def test_stops_the_stage(self, as_on_a_t4, monkeypatch, tmp_path, steps, stopped):
         def spoil(trainer):
-            backward = trainer.accelerator.backward
-            trainer.accelerator.backward = lambda loss, **more: backward(loss * math.nan, **more)
+            for parameter in trained(trainer.model).values():
+                parameter.register_hook(lambda gradient: gradient * math.nan)
 
         as_on_a_t4()
         monkeypatch.setitem(STAGES, "train_sft", (sft, {"sft": STEPS | {"max_steps": steps}}))
@@ -162,9 +162,9 @@ class TestAGradientThatIsNoNumber:
 
     def test_does_not_where_it_is_one_step(self, as_on_a_t4, tmp_path):
         def spoil(trainer):
-            backward = trainer.accelerator.backward
             first = {0: math.nan}
-            trainer.accelerator.backward = lambda x, **k: backward(x * first.get(trainer.state.global_step, 1), **k)
+            for parameter in trained(trainer.model).values():
+                parameter.register_hook(lambda gradient: gradient * first.get(trainer.state.global_step, 1))
 
         as_on_a_t4()
         stage = train("train_sft", tmp_path, before=spoil)

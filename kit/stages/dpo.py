@@ -45,14 +45,14 @@ class FirstStepCheck(TrainerCallback):
         logs = logs or {}
         for name in ("rewards/margins", "rewards/chosen", "rewards/rejected"):
             found = logs.get(name)
-            if state.global_step == 1 and found is not None and not abs(found) < _FIRST_REWARD:
+            if state.global_step == 1 and found is not None and abs(found) >= _FIRST_REWARD:
                 raise TrainingStopped(
                     f"DPO stopped: the first batch's {name} is {found:.4f}, not 0, so the reference is not the SFT "
                     "policy. This is a fault of the hand-over; please report it with the run's config.yaml"
                 )
         loss = logs.get("loss")
         plain = args.loss_type == ["sigmoid"] and not args.label_smoothing
-        if state.global_step == 1 and loss is not None and plain and not abs(loss - math.log(2)) < 1e-3:
+        if state.global_step == 1 and loss is not None and plain and abs(loss - math.log(2)) >= 1e-3:
             raise TrainingStopped(
                 f"DPO stopped: the first batch's loss is {loss:.4f}, not ln 2 = 0.6931, so the reference is not "
                 "the SFT policy. This is a fault of the hand-over; please report it with the run's config.yaml"
