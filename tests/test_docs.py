@@ -52,3 +52,14 @@ class TestPPOPage:
         (block,) = re.findall(r"```yaml\n(.*?)```", TEXT, re.S)
         config = kit.load_config(yaml.safe_load(block))
         assert list(config.ppo.reward_funcs) == ["reward_model", "rewards.py:brevity"]
+
+
+class TestSilentFailuresPage:
+    PAGE = (ROOT / "docs" / "silent-failures.md").read_text(encoding="utf-8")
+
+    def test_has_a_test_that_exists_in_every_row(self):
+        rows = [line for line in self.PAGE.splitlines() if line.startswith("| ") and " --- " not in line]
+        rows = [line for line in rows if not line.startswith("| failure |")]
+        named = [re.findall(r"(test_\w+\.py)::(\w+) \|$", row) for row in rows]
+        assert len(rows) > 30 and all(named)
+        assert [f"{file}::{test}" for ((file, test),) in named if test not in set(names_in(file))] == []
