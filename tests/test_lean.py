@@ -177,7 +177,9 @@ class TestAnEmbeddingOnTheHost:
         monkeypatch.setattr(base_unit, "load_causal_lm", lambda *_: "model")
         monkeypatch.setattr(base_unit, "identify", lambda *_: None)
         for kind, lean in (("cuda", True), ("cuda", False), ("cpu", True)):
-            made = base_unit.Base(toy_base().settings, "", Precision(torch.device(kind), torch.bfloat16, True), CODEC, lean)
+            made = base_unit.Base(
+                toy_base().settings, "", Precision(torch.device(kind), torch.bfloat16, True), CODEC, lean
+            )
             assert made.causal_lm() == "model"
         assert moved == ["model"]
         assert base_unit.embedding_on_host(Config(memory="lean")) and not base_unit.embedding_on_host(Config())
