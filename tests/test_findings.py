@@ -218,8 +218,8 @@ class TestTheEndOfTurn:
         assert (end.token, end.answers, end.learnt, end.cut, end.doubled_bos) == ("<|im_end|>", 120, 118, 2, 0)
 
     def test_that_is_missing_from_the_ids_is_noticed(self, monkeypatch):
-        response = Codec.response
-        monkeypatch.setattr(Codec, "response", lambda *args: response(*args)[:-1])
+        answer = Codec.answer
+        monkeypatch.setattr(Codec, "answer", lambda *given: replace(found := answer(*given), ids=found.ids[:-1]))
         assert find().end_of_turn.learnt == 0
 
 

@@ -219,18 +219,8 @@ ANSWER_REWRITTEN = "dropped: the chat template leaves out or rewrites words of a
 NOTHING_LEFT_OF_ANSWER = "dropped: nothing is left of an answer but the end of its turn"
 OPENED_OTHERWISE = "changed: the template opens an answer otherwise than it writes it; as it opens it is learnt"
 OTHER_TEMPLATE = ", or use a chat template that keeps the text"
-NOT_GIVEN_BACK = (
-    "{what}: the tokenizer does not give back {count:,} of the first {all:,} answers, first {where}: {text} becomes {read}"
-)
+NOT_GIVEN_BACK = "{what}: the tokenizer does not give back {count:,} of the first {all:,} answers, first {where}: {text} becomes {read}"
 OTHER_TOKENIZER = ". Use a base whose tokenizer knows this language"
-NO_END_LEARNT = (
-    "no demonstration comes to its end within data.max_response_tokens (now {limit}), so the end of a turn would never be "
-    "learnt and no answer would stop. Raise it"
-)
-FEW_ENDS_LEARNT = (
-    "demonstrations: {count:,} of {all:,} are cut at data.max_response_tokens={limit} and do not teach where an answer "
-    "ends; raise it if answers do not stop"
-)
 NONE_LEFT = "no {what} left to train on ({why}). Raise data.max_prompt_tokens (now {limit})"
 TEMPLATE_REFUSES = "{where}: the model's chat template refuses this row: {why}"
 TOO_MANY_LONG_PROMPTS = (

@@ -22,7 +22,7 @@ from kit.models.tokenizer import end_of_turn_id, end_of_turn_ids, special_texts
 
 IGNORE = -100  # label of a token the loss does not see
 _READ_BACK = 256  # answers of each kind that are decoded again, to see whether their tokens hold their text
-_MANY_LOST, _MANY_CUT = 0.5, 0.3  # shares of the answers
+_MANY_LOST = 0.5  # share of those
 
 
 @dataclass(frozen=True)
@@ -124,8 +124,8 @@ def encode_data(data: Data, codec: Codec, settings: DataSettings, stops: Stops |
     """Every row as ids within the configured lengths; what was shortened, cut or dropped is counted in the notes.
 
     Raises DataError where too much of the data is lost to the lengths (which `stops` may gather), where a part has
-    nothing left, where the chat template refuses a row (some know no system turn), where the tokens of most answers do
-    not hold their text, and where no end of turn would be learnt.
+    nothing left, where the chat template refuses a row (some know no system turn), or where the tokens of most
+    answers do not hold their text.
     """
     from jinja2 import TemplateError
 
@@ -257,27 +257,14 @@ def encode_data(data: Data, codec: Codec, settings: DataSettings, stops: Stops |
     read_back(data.pairs, "pairs")
     read_back(data.demonstrations, "demonstrations")
     pairs = encode(data.pairs, "pairs", pair)
-    sft = encode(data.demonstrations, "demonstrations", demonstration)
-    _require_ends(sft.train, codec, settings)
     return Encoded(
-        sft=sft,
+        sft=encode(data.demonstrations, "demonstrations", demonstration),
         pairs=pairs,
         prompts=encode(data.prompts, "prompts", bare),
         judge=Split(encode(Split(list(data.judge), []), "the judge's pairs", pair).train, pairs.held_out),
         notes=notes,
         measured=measured,
     )
-
-
-def _require_ends(rows: list[dict], codec: Codec, settings: DataSettings) -> None:
-    """Warn where many demonstrations are cut before their end, and raise DataError where all are: a policy that never
-    saw an end of turn never stops, and its loss does not show it."""
-    ends = sum(row["labels"][-1] in codec.stops for row in rows)
-    if rows and not ends:
-        raise DataError(catalogue.NO_END_LEARNT.format(limit=settings.max_response_tokens))
-    if len(rows) - ends > _MANY_CUT * len(rows):
-        cut = catalogue.FEW_ENDS_LEARNT.format(count=len(rows) - ends, all=len(rows), limit=settings.max_response_tokens)
-        notices.warn(cut)
 
 
 def _whose(lost: list[Message]) -> str:
