@@ -11,11 +11,26 @@
 Every message says where, what was found, what was wanted and what to do.
 """
 
+import re
+
+# What moves a terminal's cursor, colours it, turns the direction of text, or cannot be printed at all.
+_UNPRINTABLE = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufeff]"
+)
+
+
+def printable(text: str) -> str:
+    """The text as a terminal may show it: control characters of a file's own as escapes; line ends and tabs stay."""
+    return _UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], text)
+
 
 class KitError(Exception):
     """Base class of every error a user can put right; `exit_code` is what the command line returns."""
 
     exit_code = 2
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class ConfigError(KitError):

@@ -6,18 +6,20 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from kit.errors import printable
+
 _PREFIX = "kit"
 _LIBRARIES = ("transformers", "trl", "accelerate", "peft", "datasets", "huggingface_hub", "httpx", "bitsandbytes")
 
 
 def say(text: str) -> None:
     """Print one line of progress on standard output."""
-    print(f"{_PREFIX}: {text}", flush=True)
+    print(f"{_PREFIX}: {printable(text)}", flush=True)
 
 
 def warn(text: str) -> None:
     """Print one line on standard error: the run goes on, but differs from what was asked."""
-    print(f"{_PREFIX}: warning: {text}", file=sys.stderr, flush=True)
+    print(f"{_PREFIX}: warning: {printable(text)}", file=sys.stderr, flush=True)
 
 
 @contextmanager

@@ -345,9 +345,7 @@ class TestEndsThatAreNotLearnt:
         return data(demonstrations=[Demonstration([user("Hi")], text, f"a:{i}") for i, text in enumerate(texts)])
 
     def test_stop_the_run_where_they_are_many(self):
-        with pytest.raises(
-            DataError, match=r"4 of 10 rows \(40\.0%\): a response is over 10 tokens"
-        ):
+        with pytest.raises(DataError, match=r"4 of 10 rows \(40\.0%\): a response is over 10 tokens"):
             encode(self.demonstrations(4, 6), max_response_tokens=10)
 
     def test_are_only_counted_where_they_are_few(self, capsys):

@@ -128,10 +128,24 @@ NOT_UTF8 = (
     "Convert it: iconv -f {guess} -t UTF-8 {name} > utf8-{name}"
 )
 NUL_BYTE = "{name}:{line}: holds a NUL byte: a binary file, or a damaged one. Write it again as text."
-COLUMN_STANDS_TWICE = "{name}:1: the column(s) {columns} stand twice in the header; every name must be unique."
+UTF16 = "{name}: not UTF-8: it looks like {guess}. Convert it: iconv -f {guess} -t UTF-8 {name} > utf8-{name}"
+LONG_ROW = "{where}: a row of over {mib} MiB, which is the most this kit reads. Is it data? Write a row a line."
+LONG_WHOLE = (
+    "{name}: its first line is no row of JSON Lines, and as one JSON object it has over {mib} MiB. Write a row a line."
+)
+BLANK_LINES = "{where}: over {lines:,} blank lines in a row. Is it data?"
+BOMB = "{name}: the archive unpacks to over {times} times its size, as no text does. If it is yours, unpack it first."
+NO_MEMORY = "{name}: the memory of this machine does not hold its rows. Use fewer of them."
+CHANGED = "{name}: the file was changed while it was read. Run again when it is whole."
+NO_PLAIN_FILE = "{path}: {what}, not a plain file. Write the rows into a file, and name that."
+COLUMN_STANDS_TWICE = "{where}: the column(s) {columns} stand twice; every name must be unique."
 
 # --- rows: each is listed, then the run stops --------------------------------------------------------------------
 
+MORE_AFTER_LIST = "more text follows the end of the list; one list is wanted, or a row a line"
+NAME_TWICE = "the name {name!r} stands twice in an object"
+OPEN_CELL = "no CSV: the quote of a cell that opens in this row is not closed before the file's end, or for {mib} MiB"
+NUL_IN_TEXT = "{what} holds a NUL character, which no text does; remove it"
 NO_TEXT_VALUE = "{what} is {found}, text is wanted"
 SURROGATE = "{what} holds half of a surrogate pair, which no tokenizer reads; write the character whole"
 NO_MESSAGES = "{what} is {found}, a list of messages is wanted"
@@ -219,7 +233,10 @@ ANSWER_REWRITTEN = "dropped: the chat template leaves out or rewrites words of a
 NOTHING_LEFT_OF_ANSWER = "dropped: nothing is left of an answer but the end of its turn"
 OPENED_OTHERWISE = "changed: the template opens an answer otherwise than it writes it; as it opens it is learnt"
 OTHER_TEMPLATE = ", or use a chat template that keeps the text"
-NOT_GIVEN_BACK = "{what}: the tokenizer does not give back {count:,} of the first {all:,} answers, first {where}: {text} becomes {read}"
+NOT_GIVEN_BACK = (
+    "{what}: the tokenizer does not give back {count:,} of the first {all:,} answers, first {where}: {text} becomes "
+    "{read}"
+)
 OTHER_TOKENIZER = ". Use a base whose tokenizer knows this language"
 NONE_LEFT = "no {what} left to train on ({why}). Raise data.max_prompt_tokens (now {limit})"
 TEMPLATE_REFUSES = "{where}: the model's chat template refuses this row: {why}"

@@ -1,11 +1,16 @@
 """Rows of one file. What a file is, its content says before its name does: gzip, Parquet, Arrow, JSON, JSON Lines, CSV.
 
-Rows are read one by one: a JSON Lines, CSV, Parquet or Arrow file is never held in memory as a whole.
+Rows are read one by one: a file is never held in memory as a whole, but for a JSON object that wraps a list. What a
+row, and what an archive unpacks to, has a limit, so that a hostile file ends in a message.
 """
 
+import codecs
 import csv
 import gzip
+import io
 import json
+import os
+import tempfile
 import zlib
 from collections.abc import Iterable, Iterator
 from itertools import chain
@@ -13,6 +18,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from kit.data import catalogue, names
+from kit.data.json_array import MAX_ROW_BYTES, JsonArray, decode
 from kit.data.problems import Problems, excerpt, type_name
 from kit.errors import DataError
 
@@ -23,10 +29,14 @@ _WRAPPERS = {
     b"\xfd7zXZ\x00": "an xz archive",
     b"BZh": "a bzip2 archive",
     b"\x28\xb5\x2f\xfd": "a zstd archive",
+    _GZIP: "a gzip archive within a gzip archive",
 }
 # An object with one of these is a row, whatever lists stand in it.
 _ROW_NAMES = {"chosen", "rejected", "text", "completion", *names.PROMPTS, *names.MESSAGES}
-_MAX_CELL = 2**31 - 1
+_MAX_WHOLE_CHARACTERS = 2**28  # of a JSON object that wraps a list
+_MAX_EXPANSION = 200  # times an archive's own size; text packs 3 to 20 times, and deflate 1,032 times at most
+_MAX_BLANK_LINES = 100_000
+_SUSPICIOUS_BYTES = 2**26  # up to here an archive may expand as it likes
 
 
 class Row(NamedTuple):
@@ -44,13 +54,17 @@ def read_file(path: Path, problems: Problems) -> Iterator[Row]:
     name = path.name
     try:
         with path.open("rb") as plain:
+            before = os.fstat(plain.fileno())
             magic = plain.read(6)
             plain.seek(0)
-            stream: IO[bytes] = gzip.GzipFile(fileobj=plain) if magic.startswith(_GZIP) else plain  # type: ignore[assignment]
+            stream: IO[bytes] = plain
             if magic.startswith(_GZIP):
-                magic = stream.read(6)
-                stream.seek(0)
+                stream = io.BufferedReader(_Unpacked(plain, name), 2**16)
+                magic = stream.peek(6)[:6]
             yield from _read_stream(stream, magic, path, problems)
+            after = os.fstat(plain.fileno())
+        if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+            raise DataError(catalogue.CHANGED.format(name=name))
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DataError(catalogue.DAMAGED_GZIP.format(name=name, error=error)) from error
     except OSError as error:
@@ -65,13 +79,44 @@ def as_row(where: str, values: Any, problems: Problems) -> Iterator[Row]:
         problems.add(where, catalogue.ROW_NO_OBJECT.format(found=type_name(values)))
 
 
+class _Unpacked(io.RawIOBase):
+    """What a gzip archive holds; DataError once it is far more than the archive's size explains."""
+
+    def __init__(self, packed: IO[bytes], name: str) -> None:
+        self._packed, self._name = packed, name
+        self._content = gzip.GzipFile(fileobj=packed)
+        self._bytes = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        content = self._content.read(len(buffer))
+        buffer[: len(content)] = content
+        self._bytes += len(content)
+        if self._bytes > max(_SUSPICIOUS_BYTES, _MAX_EXPANSION * self._packed.tell()):
+            raise DataError(catalogue.BOMB.format(name=self._name, times=_MAX_EXPANSION))
+        return len(content)
+
+
 def _read_stream(stream: IO[bytes], magic: bytes, path: Path, problems: Problems) -> Iterator[Row]:
     if magic.startswith((_PARQUET, _ARROW_FILE, _ARROW_STREAM)):
-        yield from _read_arrow(stream, magic, path.name)
+        with tempfile.TemporaryFile() as unpacked:
+            if not stream.seekable():  # these are read from their end
+                for piece in iter(lambda: stream.read(2**20), b""):
+                    unpacked.write(piece)
+                unpacked.seek(0)
+                stream = unpacked
+            yield from _read_arrow(stream, magic, path.name)
         return
     for wrapper, what in _WRAPPERS.items():
         if magic.startswith(wrapper):
             raise DataError(catalogue.WRAPPED.format(path=path, what=what))
+    first = stream.peek(2**12).removeprefix(_BOM).lstrip()  # type: ignore[attr-defined]  # both streams are buffered
+    if first.startswith(b"["):
+        for number, values in enumerate(JsonArray(_pieces(stream, path.name), path.name).items(problems), 1):
+            yield from as_row(f"{path.name} row {number}", values, problems)
+        return
     lines = _lines(stream, path.name)
     start: list[str] = []  # up to the first line that is not blank
     for line in lines:
@@ -85,21 +130,58 @@ def _read_stream(stream: IO[bytes], magic: bytes, path: Path, problems: Problems
 
 def _lines(stream: IO[bytes], name: str) -> Iterator[str]:
     """The lines of a UTF-8 file without its byte order mark; nothing is ever replaced to make it decode."""
-    offset = 0
-    for number, raw in enumerate(stream, 1):
+    offset = blank = 0
+    for number, raw in enumerate(iter(lambda: stream.readline(MAX_ROW_BYTES + 1), b""), 1):
+        if len(raw) > MAX_ROW_BYTES:
+            raise DataError(catalogue.LONG_ROW.format(where=f"{name}:{number}", mib=MAX_ROW_BYTES // 2**20))
         bom = len(_BOM) if number == 1 and raw.startswith(_BOM) else 0
         try:
             line = raw[bom:].decode("utf-8")
         except UnicodeDecodeError as error:
-            guess = "UTF-16" if number == 1 and raw[:2] in (b"\xff\xfe", b"\xfe\xff") else "WINDOWS-1252"
-            at = error.start + bom
-            raise DataError(
-                catalogue.NOT_UTF8.format(name=name, byte=raw[at], offset=offset + at, guess=guess)
-            ) from error
+            raise _not_utf8(name, raw, error.start + bom, offset, number == 1) from error
         if "\x00" in line:
-            raise DataError(catalogue.NUL_BYTE.format(name=name, line=number))
+            raise _nul(name, raw, number)
         offset += len(raw)
+        blank = blank + 1 if len(raw) < 3 and not line.strip() else 0
+        if blank > _MAX_BLANK_LINES:
+            raise DataError(catalogue.BLANK_LINES.format(where=f"{name}:{number}", lines=_MAX_BLANK_LINES))
         yield line
+
+
+def _pieces(stream: IO[bytes], name: str) -> Iterator[str]:
+    """A UTF-8 file in parts of a mebibyte, without its byte order mark."""
+    decoder, offset, line = codecs.getincrementaldecoder("utf-8-sig")(), 0, 1
+    while True:
+        raw = stream.read(2**20)
+        kept = decoder.getstate()[0]
+        try:
+            text = decoder.decode(raw, final=not raw)
+        except UnicodeDecodeError as error:
+            start = offset == 0
+            raise _not_utf8(name, error.object, error.start, offset - len(kept), start) from error
+        if "\x00" in text:
+            raise _nul(name, raw, line + text[: text.index("\x00")].count("\n"))
+        if not raw:
+            return
+        offset, line = offset + len(raw), line + text.count("\n")
+        yield text
+
+
+def _not_utf8(name: str, raw: bytes, at: int, offset: int, first: bool) -> DataError:
+    guess = "WINDOWS-1252"
+    if first and raw.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
+        guess = "UTF-32"
+    elif first and raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        guess = "UTF-16"
+    return DataError(catalogue.NOT_UTF8.format(name=name, byte=raw[at], offset=offset + at, guess=guess))
+
+
+def _nul(name: str, raw: bytes, line: int) -> DataError:
+    """What to say of a NUL byte: English in UTF-16 without its mark has one in every other place."""
+    for guess, part in (("UTF-16LE", raw[1:1000:2]), ("UTF-16BE", raw[0:1000:2])):
+        if line == 1 and part and part.count(0) > len(part) * 0.7:
+            return DataError(catalogue.UTF16.format(name=name, guess=guess))
+    return DataError(catalogue.NUL_BYTE.format(name=name, line=line))
 
 
 def _read_text(start: list[str], lines: Iterator[str], name: str, problems: Problems) -> Iterator[Row]:
@@ -115,8 +197,8 @@ def _read_text(start: list[str], lines: Iterator[str], name: str, problems: Prob
             if line.strip():  # a second row: JSON Lines; else the file is one object, the rows perhaps inside it
                 yield from _read_json_lines(enumerate(chain(start, lines), 1), name, problems)
                 return
-    text = "".join(chain(start, lines))
-    array = _json_array(text, name) if first[0] == "[" else _wrapped_array(text) if first[0] == "{" else None
+    text = "".join(_no_more_than(_MAX_WHOLE_CHARACTERS, chain(start, lines), name))
+    array = _wrapped_array(text) if first[0] == "{" else None
     if array is not None:
         for number, values in enumerate(array, 1):
             yield from as_row(f"{name} row {number}", values, problems)
@@ -129,7 +211,7 @@ def _read_json_lines(lines: Iterable[tuple[int, str]], name: str, problems: Prob
         if not line.strip():
             continue
         try:
-            values = json.loads(line.rstrip("\r\n"))  # else an error at the end would be told of the next line
+            values = decode(line.rstrip("\r\n"))  # else an error at the end would be told of the next line
         except json.JSONDecodeError as error:
             problems.add(
                 f"{name}:{number}:{error.colno}", catalogue.NO_JSON.format(why=error.msg, text=excerpt(line.rstrip()))
@@ -148,24 +230,18 @@ def _is_json(text: str) -> bool:
     return True
 
 
-def _json_array(text: str, name: str) -> list[Any] | None:
-    """The items of a JSON array; None if more follows it, as in JSON Lines of arrays."""
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        if error.msg == "Extra data":
-            return None
-        line = text.split("\n")[error.lineno - 1].rstrip()
-        where = f"{name}:{error.lineno}:{error.colno}"
-        raise DataError(catalogue.DAMAGED_JSON.format(where=where, why=error.msg, text=excerpt(line))) from error
-    except (ValueError, RecursionError) as error:
-        raise DataError(catalogue.UNREAD_JSON.format(name=name, error=error)) from error
+def _no_more_than(characters: int, lines: Iterable[str], name: str) -> Iterator[str]:
+    for line in lines:
+        characters -= len(line)
+        if characters < 0:
+            raise DataError(catalogue.LONG_WHOLE.format(name=name, mib=_MAX_WHOLE_CHARACTERS // 2**20))
+        yield line
 
 
 def _wrapped_array(text: str) -> list[Any] | None:
     """The rows of a file that is one JSON object: its only list ({"data": [...]}), or itself; None if it is not."""
     try:
-        whole = json.loads(text)
+        whole = decode(text)
     except (ValueError, RecursionError):
         return None
     lists = [value for value in whole.values() if isinstance(value, list) and value and isinstance(value[0], dict)]
@@ -187,13 +263,14 @@ def _delimiter(header: str) -> str:
 
 def _read_csv(start: list[str], lines: Iterator[str], name: str, problems: Problems) -> Iterator[Row]:
     # strict=True refuses stray quotes instead of guessing; the default limit refuses cells over 128 KiB.
-    limit = csv.field_size_limit(_MAX_CELL)
+    limit = csv.field_size_limit(MAX_ROW_BYTES)
+    number = 1
     reader = csv.reader(chain(start, lines), delimiter=_delimiter(start[-1]), strict=True)
     try:
         header = [cell.strip() for cell in next(cells for cells in reader if cells)]
         twice = sorted({column for column in header if header.count(column) > 1})
         if twice:
-            raise DataError(catalogue.COLUMN_STANDS_TWICE.format(name=name, columns=twice))
+            raise DataError(catalogue.COLUMN_STANDS_TWICE.format(where=f"{name}:1", columns=twice))
         number = reader.line_num + 1
         for cells in reader:
             where, number = f"{name}:{number}", reader.line_num + 1
@@ -204,7 +281,9 @@ def _read_csv(start: list[str], lines: Iterator[str], name: str, problems: Probl
                 continue
             yield Row(where, {column: _cell(cell, where, problems) for column, cell in zip(header, cells, strict=True)})
     except csv.Error as error:
-        problems.add(f"{name}:{reader.line_num}", catalogue.NO_CSV.format(error=error))
+        open_cell = "unexpected end" in str(error) or "field limit" in str(error)
+        text = catalogue.OPEN_CELL.format(mib=MAX_ROW_BYTES // 2**20) if open_cell else catalogue.NO_CSV
+        problems.add(f"{name}:{number}", text.format(error=error))
     finally:
         csv.field_size_limit(limit)
 
@@ -214,7 +293,7 @@ def _cell(cell: str, where: str, problems: Problems) -> Any:
     if not cell.startswith("[{"):
         return cell
     try:
-        return json.loads(cell)
+        return decode(cell)
     except (ValueError, RecursionError):
         problems.add(where, catalogue.NO_MESSAGES_CELL.format(text=excerpt(cell)))
         return cell
@@ -228,14 +307,20 @@ def _read_arrow(stream: IO[bytes], magic: bytes, name: str) -> Iterator[Row]:
     kind = "Parquet" if magic.startswith(_PARQUET) else "Arrow"
     try:
         if kind == "Parquet":
-            batches = pyarrow.parquet.ParquetFile(stream).iter_batches(batch_size=1000)
+            parquet = pyarrow.parquet.ParquetFile(stream)
+            schema, batches = parquet.schema_arrow, parquet.iter_batches(batch_size=200)
         elif magic.startswith(_ARROW_FILE):
             file = pyarrow.ipc.open_file(stream)
-            batches = (file.get_batch(number) for number in range(file.num_record_batches))
+            schema, batches = file.schema, (file.get_batch(number) for number in range(file.num_record_batches))
         else:
-            batches = iter(pyarrow.ipc.open_stream(stream))
+            opened = pyarrow.ipc.open_stream(stream)
+            schema, batches = opened.schema, iter(opened)
+        twice = sorted({column for column in schema.names if schema.names.count(column) > 1})
+        if twice:
+            raise DataError(catalogue.COLUMN_STANDS_TWICE.format(where=name, columns=twice))
         number = 0
         for batch in batches:
+            batch.validate(full=True)  # offsets that lead outside the file crash Python where they are followed
             for values in batch.to_pylist():
                 number += 1
                 yield Row(f"{name} row {number}", values)

@@ -2,6 +2,7 @@
 
 import difflib
 import re
+import stat
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import chain, islice
@@ -163,10 +164,14 @@ def _read_path(text: str, name: str | None, split: str | None, revision: str | N
         _refuse_options(text, name=name, split=split, revision=revision)
         return Source("demo", _demo_rows(setting, seed), problems=Problems("demo"))
     path = Path(text).expanduser()
-    if path.is_dir():
+    kind = _kind(path)
+    if kind is not None and stat.S_ISDIR(kind):
         _refuse_options(text, name=name, revision=revision)
         return Source(path.name, read_folder(path, split), problems=Problems(path.name))
-    if path.exists():
+    if kind is not None:
+        if not stat.S_ISREG(kind):  # reading a pipe would wait for ever, a device may never end
+            what = "a pipe" if stat.S_ISFIFO(kind) else "a socket" if stat.S_ISSOCK(kind) else "a device"
+            raise DataError(catalogue.NO_PLAIN_FILE.format(path=path, what=what))
         _refuse_options(text, name=name, split=split, revision=revision)
         problems = Problems(path.name)
         return Source(path.name, read_file(path, problems), problems=problems)
@@ -175,6 +180,17 @@ def _read_path(text: str, name: str | None, split: str | None, revision: str | N
         raise DataError(catalogue.NO_SUCH_SOURCE.format(setting=setting, why=_no_such_file(text, path, near)))
     rows, notes = read_hub(text, name, split, revision)
     return Source(text, rows, notes, problems=Problems(text))
+
+
+def _kind(path: Path) -> int | None:
+    """What a path leads to, as `stat` says it; None where there is nothing."""
+    try:
+        return path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError) as error:  # a loop of links, a folder that may not be entered, a name too long
+        why = getattr(error, "strerror", None) or error
+        raise DataError(catalogue.UNREADABLE.format(path=path if len(str(path)) < 300 else "…", error=why)) from error
 
 
 def _demo_rows(setting: str, seed: int) -> list[Row]:

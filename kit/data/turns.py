@@ -35,6 +35,8 @@ def read_text(value: Any, what: str) -> str:
         raise RowProblem(catalogue.NO_TEXT_VALUE.format(what=what, found=type_name(value)))
     if not value.isascii() and _SURROGATE.search(value):
         raise RowProblem(catalogue.SURROGATE.format(what=what))
+    if "\x00" in value:  # byte-level tokenizers may pad with it
+        raise RowProblem(catalogue.NUL_IN_TEXT.format(what=what))
     return value.strip()
 
 
