@@ -74,7 +74,7 @@ class TestLearningBenchmark:
             {
                 "output_dir": str(tmp_path), "stages": ["sft", "reward"], "compare": {"prompts": 4},
                 "sft": {"max_steps": 1}, "reward": {"max_steps": 1},
-                "data": {"max_prompt_tokens": 32, "max_response_tokens": 8},
+                "data": {"max_prompt_tokens": 48, "max_response_tokens": 48},
             }
         )  # fmt: skip
         results = bench.judge(run.path, {"kit": run.stages["sft"].adapter})

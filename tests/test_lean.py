@@ -320,7 +320,7 @@ class TestABaseThatCannotFit:
     def test_does_not_stand_in_the_way_of_a_run_that_is_done(self, tmp_path, monkeypatch):
         settings = {
             "output_dir": str(tmp_path), "stages": ["sft"], "sft": {"max_steps": 1},
-            "data": {"max_prompt_tokens": 32, "max_response_tokens": 8},
+            "data": {"max_prompt_tokens": 48, "max_response_tokens": 48},
         }  # fmt: skip
         kit.run_pipeline(settings)
         monkeypatch.setattr("kit.models.plan.card.find_card", lambda: named_card(0.01))
@@ -331,7 +331,7 @@ class TestARunThatChangesItsMemory:
     def test_keeps_its_finished_stages(self, tmp_path, capsys):
         settings = {
             "output_dir": str(tmp_path), "stages": ["sft"], "sft": {"max_steps": 1},
-            "data": {"max_prompt_tokens": 32, "max_response_tokens": 8},
+            "data": {"max_prompt_tokens": 48, "max_response_tokens": 48},
         }  # fmt: skip
         kit.run_pipeline(settings)
         before = json.loads((tmp_path / "quickstart" / "run.json").read_text())
