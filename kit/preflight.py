@@ -101,8 +101,12 @@ def check(source: str | Path | Mapping | Config, overrides: Sequence[str] = (), 
     folder.refuse_strangers()
     check_memory(config)
     stops = Stops(gather=True)
-    data = load_run_data(config, folder, stops)
-    checked = check_model_and_data(config, data, weights=False, stops=stops)
+    try:
+        data = load_run_data(config, folder, stops)
+        checked = check_model_and_data(config, data, weights=False, stops=stops)
+    except DataError as error:  # perhaps because of what was gathered before it
+        causes = [text for text in stops.texts if text not in str(error)]
+        raise DataError("\n".join([*causes, str(error)])) from None
     steps: dict[str, bool] = {}
     for step in run_steps(config, with_judge=bool(data.judge)):
         needed = any(steps.get(name, False) for name in step.needs)

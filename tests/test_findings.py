@@ -223,6 +223,15 @@ class TestTheEndOfTurn:
         assert find().end_of_turn.learnt == 0
 
 
+class TestWhatLeavesNothingToGoOnWith:
+    def test_is_told_after_the_problems_that_were_gathered_before_it(self, tmp_path):
+        """Of two rows one is broken, and one is too few for a comparison; the second follows from the first."""
+        good = {"prompt": "Name three birds.", "chosen": "Owls, gulls and wrens.", "rejected": "Spoons."}
+        rows = [good, good | {"rejected": None}]
+        with pytest.raises(kit.DataError, match=r"(?s)rejected is null.*compare: no held-out prompts"):
+            kit.check({"output_dir": str(tmp_path), "data": {"preferences": rows}})
+
+
 class TestSamples:
     def test_say_token_by_token_what_is_learnt(self):
         demonstration, pair = find().samples
