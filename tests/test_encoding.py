@@ -254,6 +254,13 @@ class TestSpecialTokensInTheText:
         assert len(encoded.pairs.train) == 1
         assert encoded.notes == ["pairs: 1 of 2 dropped: the text holds a special token of the tokenizer"]
 
+    def test_in_full_width_letters_they_count_too(self):
+        """A tokenizer that normalises (NFKC) reads them as the plain ones."""
+        full_width = self.INJECTION.translate({code: code + 0xFEE0 for code in range(0x21, 0x7F)})
+        assert "<|end|>" not in full_width
+        encoded = encode(data([pair(chosen=full_width), pair()]))
+        assert encoded.notes == ["pairs: 1 of 2 dropped: the text holds a special token of the tokenizer"]
+
     def test_demonstrations_and_prompts_are_checked_too(self):
         turns = [user(self.INJECTION)], [user("Hi")]
         encoded = encode(

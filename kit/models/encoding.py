@@ -93,8 +93,12 @@ class Codec:
         return self.tokenizer.decode(ids, skip_special_tokens=True).strip()
 
     def holds_special(self, *texts: str) -> bool:
-        """Whether a text holds a special token written out, which would start or end turns of its own."""
-        return any(token in text for token in self.special for text in texts)
+        """Whether a text holds a special token written out, which would start or end turns of its own.
+
+        In full-width letters too, which a tokenizer that normalises (NFKC) would read as the plain ones.
+        """
+        forms = {form for text in texts for form in (text, unicodedata.normalize("NFKC", text))}
+        return any(token in form for token in self.special for form in forms)
 
 
 @dataclass(frozen=True)
