@@ -200,12 +200,15 @@ def _work(
     episodes = getattr(config, step.stage).episodes
     line = f"{episodes:,} episodes over {prompts}, from SFT, scored by the reward model"
     if step.stage == "ppo":
-        checkpoints = folder.checkpoints(
-            step.name, inputs | {"memory": config.memory}
-        )  # the optimizer's state follows it
+        checkpoints = folder.checkpoints(step.name, inputs | _optimizer_state(config))
         return line, lambda out: train_ppo(*common, out, at["sft"], at["reward"], checkpoints)
     train = train_rloo if step.stage == "rloo" else train_grpo
     return line, lambda out: train(*common, out, at["sft"], at["reward"])
+
+
+def _optimizer_state(config: Config) -> dict[str, str]:
+    """What else decides whether a checkpoint fits: lean has AdamW's moments in another form."""
+    return {"memory": "lean"} if config.memory == "lean" else {}
 
 
 @contextmanager

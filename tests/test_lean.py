@@ -13,6 +13,7 @@ from toy_stages import toy_config, toy_encoded
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 import kit
+from kit import pipeline
 from kit.config import Config
 from kit.errors import ConfigError, MachineError
 from kit.models import adapters as adapters_unit
@@ -27,6 +28,9 @@ from kit.models.plan.card import GIB, named_card
 from kit.models.plan.memory import CONTEXT_BYTES
 from kit.models.roles import policy_roles
 from kit.preflight import check_memory
+from kit.runs.folder import RunFolder
+from kit.runs.inputs import stage_inputs
+from kit.runs.steps import Step
 from kit.stages import dpo, ppo, sft
 from kit.stages.sizes import choose_sizes
 
@@ -328,6 +332,16 @@ class TestABaseThatCannotFit:
 
 
 class TestARunThatChangesItsMemory:
+    def test_takes_up_the_checkpoints_of_its_own_optimizer_alone(self):
+        balanced, fast, lean = (pipeline._optimizer_state(Config(memory=name)) for name in ("balanced", "fast", "lean"))
+        assert balanced == fast == {} and lean != {}
+
+    def test_has_the_inputs_of_a_run_that_knew_no_dtype_of_the_adapter(self, tmp_path):
+        """Stages that 0.3 finished are kept."""
+        step, folder = Step("sft", "sft", 0, ()), RunFolder(tmp_path)
+        found = [stage_inputs(step, Config(lora={"dtype": x}), "", folder) for x in ("float32", "bfloat16")]
+        assert "dtype" not in found[0]["lora"] and found[1]["lora"]["dtype"] == "bfloat16"
+
     def test_keeps_its_finished_stages(self, tmp_path, capsys):
         settings = {
             "output_dir": str(tmp_path), "stages": ["sft"], "sft": {"max_steps": 1},

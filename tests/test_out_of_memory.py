@@ -13,7 +13,7 @@ from toy_stages import Watched, toy_config, toy_encoded
 
 from kit.errors import MachineError
 from kit.models.base import Base
-from kit.models.out_of_memory import AtOnce
+from kit.models.out_of_memory import AtOnce, memory_errors
 from kit.ppo import passes
 from kit.ppo.guards import NAMES
 from kit.stages import dpo, online, ppo, reward, sft
@@ -123,6 +123,15 @@ class TestAStepThatRanOutOfMemory:
     def test_with_one_row_at_once_ends_with_what_to_do(self, stage, tmp_path):
         with pytest.raises(MachineError, match=rf"{stage}\.micro_batch_size: out of GPU memory \(CUDA out of memory\)"):
             train(stage, tmp_path, 1, at_backward(1))
+
+
+class TestAStageThatNothingSmallerCures:
+    def test_ends_with_its_name_and_what_to_do(self):
+        with (
+            pytest.raises(MachineError, match=r"sft: out of GPU memory \(CUDA out of memory\).*memory: lean"),
+            memory_errors("sft"),
+        ):
+            out_of_memory()
 
 
 class TestRowsAtOnce:

@@ -37,7 +37,7 @@ def on_gpu(config: Config) -> Arithmetic:
 
 def optimizer(config: Config, stage: Stage) -> str | None:
     """TRL's name of the optimizer where it is not the default."""
-    given = config_of(config, stage).get("optim")
+    given = trl_of(config, stage).get("optim")
     return str(given) if given else LEAN_OPTIMIZER if config.memory == "lean" else None
 
 
@@ -90,14 +90,14 @@ def largest_rollout_batch(config: Config, shape: Shape, stage: Stage, free_bytes
     return _Fits(config, shape, stage, free_bytes, None).largest_rollout_batch(how)
 
 
-def config_of(config: Config, stage: Stage) -> dict[str, Any]:
+def trl_of(config: Config, stage: Stage) -> dict[str, Any]:
     """The stage's `trl:` mapping."""
     return {} if stage == "compare" else getattr(config, stage).trl
 
 
 def checkpointing_asked(config: Config, stage: Stage) -> bool | None:
     """What the stage's `trl:` mapping says of gradient checkpointing; None where it says nothing."""
-    given = config_of(config, stage)
+    given = trl_of(config, stage)
     asked = given.get("gradient_checkpointing", given.get("activation_checkpointing"))
     return None if asked is None else bool(asked)
 
