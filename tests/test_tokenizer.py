@@ -282,7 +282,7 @@ class TestUnknownModel:
     def test_a_model_with_code_of_its_own_is_told(self, save):
         folder = save(byte_level("<pad>", eos_token="<|end|>"))
         (folder / "config.json").write_text(json.dumps({"model_type": "own", "auto_map": {"AutoConfig": "own.Own"}}))
-        assert "needs code of its own, which the kit does not run" in refusal(folder)
+        assert "needs Python code of its own, which the kit never runs" in refusal(folder)
 
 
 class TestModelError:

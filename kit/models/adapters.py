@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from kit.config import LoraSettings
 from kit.errors import ModelError, TrainingStopped
 from kit.models.identity import require_same_base, save_identity
+from kit.models.outside import read_adapter_config
 from kit.runs.files import write_text
 from kit.runs.folder import ADAPTER_FILE
 
@@ -70,7 +72,7 @@ def autocast_dtype(model: Any) -> torch.dtype | None:
 
 def score_head(folder: Path) -> torch.Tensor:
     """The reward adapter's head, [1, h]. Raises ModelError where the file holds none: it was never trained."""
-    weights = load_file(folder / ADAPTER_FILE)
+    weights = _weights(folder)
     if SCORE_KEY not in weights:
         raise ModelError(f"{folder}: holds no score head; it is not a reward adapter. Train it with stage `reward`")
     return weights[SCORE_KEY]
@@ -160,11 +162,20 @@ def _attach(base: Any, folder: Path, task: str, trainable: bool) -> PeftModel:
 def _config(folder: Path, task: str) -> LoraConfig:
     """The folder's LoRA shape, for a task of its own."""
     try:
-        config = PeftConfig.from_pretrained(str(folder))
-    except (ValueError, OSError) as error:
+        return LoraConfig(**read_adapter_config(folder), task_type=task)
+    except (ValueError, TypeError) as error:
         raise ModelError(f"{folder}: not a PEFT adapter folder: {error}") from None
-    config.task_type, config.inference_mode, config.modules_to_save = task, False, None
-    return config
+
+
+def _weights(folder: Path) -> dict[str, torch.Tensor]:
+    """The weights of an adapter folder. Raises ModelError where the file is damaged or holds no LoRA."""
+    try:
+        weights = load_file(folder / ADAPTER_FILE)
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"{folder / ADAPTER_FILE}: cannot be read: {error}. Train the stage again") from None
+    if not any("lora_" in key for key in weights):
+        raise ModelError(f"{folder / ADAPTER_FILE}: holds no LoRA weights. Train the stage again")
+    return weights
 
 
 def _load_weights(model: PeftModel, name: str, folder: Path) -> None:
@@ -173,7 +184,7 @@ def _load_weights(model: PeftModel, name: str, folder: Path) -> None:
     It has the file's dtype after that, whatever PEFT made it in: a run in bfloat16 (lora.dtype) stays in it.
     """
     require_same_base(model, folder)
-    weights = load_file(folder / ADAPTER_FILE)
+    weights = _weights(folder)
     dtype = next(weight.dtype for key, weight in weights.items() if "lora_" in key)
     if model.peft_config[name].task_type == "SEQ_CLS":
         weights.setdefault(SCORE_KEY, model.get_submodule("base_model.model.score").weight)  # PEFT wants one; the fresh

@@ -162,9 +162,9 @@ def _load(auto: Any, settings: ModelSettings, base: str, precision: Precision, t
                 base, revision=settings.revision, dtype=precision.dtype, quantization_config=nf4_config(precision),
                 device_map={"": precision.device}, trust_remote_code=False, use_safetensors=True, **kwargs,
             )  # fmt: skip
-    except (OSError, ValueError, RuntimeError) as error:
-        if isinstance(error, torch.OutOfMemoryError):
-            raise
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # damaged files: each library has its own classes
         raise model_error(settings, error) from None
     model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
     model.requires_grad_(False)

@@ -50,8 +50,10 @@ def require_same_base(model: Any, folder: Path) -> None:
         trained_on = json.loads((folder / BASE_FILE).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return
-    except ValueError:
-        raise ModelError(f"{folder / BASE_FILE}: not readable; remove it to load the adapter unchecked") from None
+    except (ValueError, RecursionError):
+        trained_on = None
+    if not isinstance(trained_on, dict):
+        raise ModelError(f"{folder / BASE_FILE}: not readable; remove it to load the adapter unchecked")
     if here is None:
         return
     known = [(what, trained_on.get(key), here[key]) for key, what in _COMPARED.items()]
@@ -129,7 +131,7 @@ def _sampled(file: Path) -> bytes:
 
 def _named(identity: dict[str, Any]) -> str:
     revision = identity.get("revision")
-    return f"{identity['base']}{f' at {revision}' if revision else ''}"
+    return f"{identity.get('base')}{f' at {revision}' if revision else ''}"
 
 
 def _short(value: Any) -> str:

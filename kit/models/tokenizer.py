@@ -15,6 +15,8 @@ from typing import Any
 from kit import notices
 from kit.config import ModelSettings
 from kit.errors import ModelError
+from kit.models.outside import check_folder
+from kit.models.template_trial import check_template
 
 # A template for base models: plain words, no token the model has never seen; a turn ends with the model's own EOS.
 DEFAULT_CHAT_TEMPLATE = (
@@ -48,12 +50,14 @@ def load_tokenizer(settings: ModelSettings, base: str | Path) -> Any:
     from transformers import AutoConfig, AutoTokenizer
 
     with hub_or_cache(settings, base):
+        check_folder(settings, base)
         try:
             config = AutoConfig.from_pretrained(base, revision=settings.revision, trust_remote_code=False)
             tokenizer = AutoTokenizer.from_pretrained(base, revision=settings.revision, trust_remote_code=False)
+            also = generation_stops(settings, base)
         except Exception as error:
             raise model_error(settings, error) from None
-        also = generation_stops(settings, base)
+    check_template(tokenizer, settings)
     if tokenizer.eos_token_id is None:
         raise ModelError(f"model.base {settings.base}: its tokenizer has no EOS token; choose a causal language model")
     rows = config.get_text_config().vocab_size
@@ -137,7 +141,7 @@ def model_error(settings: ModelSettings, error: Exception) -> ModelError:
     name = f"model.base {settings.base}"
     first = text.strip().splitlines()[0] if text.strip() else type(error).__name__
     if "trust_remote_code" in text:
-        return ModelError(f"{name}: needs code of its own, which the kit does not run; choose a model without")
+        return ModelError(f"{name}: needs Python code of its own, which the kit never runs; choose a model without")
     if Path(settings.base).exists():
         return ModelError(f"{name}: cannot be loaded from this folder: {first}")
     if re.search(r"\b40[13]\b|gated repo", text.replace(settings.base, ""), re.IGNORECASE):
@@ -170,11 +174,9 @@ def generation_stops(settings: ModelSettings, base: str | Path) -> int | list[in
 
 def _end_of_turn_ids_checked(tokenizer: Any, settings: ModelSettings, also: int | list[int] | None) -> list[int]:
     """`end_of_turn_ids`; raises ModelError where the chat template cannot be rendered at all."""
-    from jinja2 import TemplateError
-
     try:
         return end_of_turn_ids(tokenizer, also)
-    except (TemplateError, ValueError, TypeError) as error:
+    except Exception as error:  # a template may raise whatever Python does
         raise ModelError(
             f"model.base {settings.base}: its chat template does not write a user's and an assistant's turn: {error}"
         ) from None

@@ -4,7 +4,6 @@ Nothing is downloaded but a config.json, no weights are loaded, and for the mode
 All numbers are predicted by the formulas of memory.py.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from kit import notices
 from kit.config import Config, ModelSettings, Stage
 from kit.config_file import load_config
 from kit.errors import ConfigError, MachineError, ModelError
+from kit.models.outside import check_config, read_json
 from kit.models.plan.advice import Change, advise, leanest, memories, stages_over
 from kit.models.plan.card import GIB, Card, common_cards, find_card, named_card
 from kit.models.plan.choice import choose, largest_micro_batch, largest_rollout_batch, on_gpu
@@ -228,12 +228,8 @@ def _from_hub(settings: ModelSettings) -> Path:
 
 
 def _read(file: Path, name: str) -> dict[str, Any]:
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"model.base {name}: {file} cannot be read: {error}") from None
-    if not isinstance(found, dict):
-        raise ModelError(f"model.base {name}: {file} is no config.json of a model")
+    found = read_json(file, f"model.base {name}")
+    check_config(found, f"model.base {name}")
     return found
 
 
