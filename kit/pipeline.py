@@ -22,6 +22,7 @@ from kit.config import Config, is_source_list
 from kit.config_file import dump_config
 from kit.data import Data
 from kit.errors import ConfigError, KitError, RunError
+from kit.floors import check_floors
 from kit.preflight import Checked, check_memory, check_model_and_data, load_config
 from kit.runs.files import write_text
 from kit.runs.folder import RunFolder, StageRecord
@@ -55,6 +56,7 @@ def run_pipeline(config: str | Path | Mapping | Config, overrides: Sequence[str]
     overrides (nested mappings or dotted names). Raises KitError for everything the user can put right: nothing is
     written before configuration, data and tokenizer have been checked.
     """
+    check_floors()
     return _run(load_config(config, overrides, **settings))
 
 
@@ -100,6 +102,7 @@ def compare_run(run_dir: Path, overrides: Sequence[str] = ()) -> "Comparison":
 
     Raises RunError where `run_dir` is no run folder, or where one of its training stages is not done.
     """
+    check_floors()
     folder = RunFolder(run_dir.expanduser().resolve())
     if not all((folder.path / name).is_file() for name in ("config.yaml", "run.json")):
         raise RunError(f"{run_dir}: no run folder (it has no config.yaml); runs stand under output_dir/name")

@@ -16,6 +16,7 @@ from kit.config import Config
 from kit.data import Data
 from kit.data.found import Stops
 from kit.errors import ConfigError, DataError, ModelError
+from kit.floors import check_floors
 from kit.runs.folder import RunFolder
 from kit.runs.inputs import is_done
 from kit.runs.steps import run_steps
@@ -96,6 +97,7 @@ def check(source: str | Path | Mapping | Config, overrides: Sequence[str] = (), 
     """
     from kit.compare.who_judges import load_run_data
 
+    check_floors()
     config = load_config(source, overrides, **settings)
     folder = RunFolder(config.run_path)
     folder.refuse_strangers()
