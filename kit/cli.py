@@ -5,6 +5,7 @@ Exit codes: 0 done, 2 the input is wrong, 3 a guard stopped the training, 130 in
 
 import shlex
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from kit.errors import ConfigError, KitError
+from kit.errors import ConfigError, KitError, printable
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -38,9 +39,9 @@ def run(config: ConfigFile, overrides: Overrides = None) -> None:
             from kit.compare.report.table import print_comparison
 
             print_comparison(finished.comparison.metrics)
-            typer.echo(f"\nReport: {finished.comparison.report}")
+            _echo(f"\nReport: {finished.comparison.report}")
         else:
-            typer.echo(f"\nAdapters: {', '.join(str(s.adapter) for s in finished.stages.values())}")
+            _echo(f"\nAdapters: {', '.join(str(s.adapter) for s in finished.stages.values())}")
 
 
 @app.command()
@@ -78,7 +79,7 @@ def check(
 
             print_findings(found)
             if html is not None:
-                typer.echo(f"\nReport: {html}")
+                _echo(f"\nReport: {html}")
         if not found.ok:
             raise typer.Exit(2)
 
@@ -145,7 +146,7 @@ def compare(
 
         comparison = compare_run(folders[0], overrides)
         print_comparison(comparison.metrics)
-        typer.echo(f"\nReport: {comparison.report}")
+        _echo(f"\nReport: {comparison.report}")
 
 
 @contextmanager
@@ -158,13 +159,21 @@ def _exit_codes(again: str | None = None) -> Iterator[None]:
         raise typer.Exit(error.exit_code) from None
     except KeyboardInterrupt:
         hint = f"; finished stages are kept. Go on with: {again}" if again else ""
-        typer.echo(f"\nkit: interrupted{hint}", err=True)
+        typer.echo(printable(f"\nkit: interrupted{hint}"), err=True)
         raise typer.Exit(130) from None
 
 
 def main() -> None:
-    """Entry point of the `kit` command."""
-    app(prog_name="kit")
+    """Entry point of the `kit` command. The traceback of our own bug shows no secret and no control characters."""
+    try:
+        app(prog_name="kit")
+    except Exception:
+        sys.stderr.write(printable(traceback.format_exc()))
+        sys.exit(1)
+
+
+def _echo(text: str) -> None:
+    typer.echo(printable(text))
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ memory for time and never changes the result. Anything else of the TRL config un
 stage's `trl:` mapping. Reading a file, and telling where in it a problem stands, is `config_file.py`.
 """
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -420,6 +421,14 @@ class LLMSettings(Settings):
     template: str | None = Field(
         None, description="Text file with {prompt}, {answer_a} and {answer_b}; null: the kit's own question."
     )
+
+    @field_validator("api_key_env")
+    @classmethod
+    def _names_a_variable(cls, name: str) -> str:
+        """A key that was put here instead of its variable's name is not repeated in the message."""
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+            raise ValueError("the name of an environment variable is wanted, e.g. OPENAI_API_KEY; never the key itself")
+        return name
 
     @field_validator("template")
     @classmethod

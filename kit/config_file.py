@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from kit.config import Config, SourceSettings
 from kit.errors import ConfigError
+from kit.secrets import secret_problems
 
 KeyPath = tuple[str | int, ...]
 Problem = tuple[KeyPath, str]
@@ -56,6 +57,11 @@ def load_config(
         for path, leaf in _leaves(tuple(name.split(".")), value):
             _assign(raw, path, leaf, origin, "keyword argument")
 
+    secrets = secret_problems(raw)
+    if secrets:  # alone, and without the overrides' texts: other messages would show the value
+        places = [f"{_place(path, label, lines, {})} {_dotted(path)}: {text}" for path, text in secrets]
+        raise ConfigError("\n  ".join([f"{_count(secrets)}:", *places]))
+
     problems: list[Problem] = []
     config = None
     try:
@@ -67,8 +73,7 @@ def load_config(
     if problems:
         problems.sort(key=lambda problem: _line(problem[0], lines))
         places = [f"{_place(path, label, lines, origin)} {_dotted(path)}: {text}".strip() for path, text in problems]
-        count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''} in the configuration"
-        raise ConfigError("\n  ".join([f"{count}:", *places]))
+        raise ConfigError("\n  ".join([f"{_count(problems)}:", *places]))
     assert config is not None
     return config
 
@@ -227,6 +232,10 @@ def _place(path: KeyPath, label: str, lines: dict[KeyPath, int], origin: dict[Ke
 def _line(path: KeyPath, lines: dict[KeyPath, int]) -> int:
     """Line of the nearest key above `path`; 0 where it is in no file."""
     return next((lines[path[:n]] for n in range(len(path), 0, -1) if path[:n] in lines), 0)
+
+
+def _count(problems: Sequence[Problem]) -> str:
+    return f"{len(problems)} problem{'s' if len(problems) > 1 else ''} in the configuration"
 
 
 def _dotted(path: KeyPath) -> str:

@@ -13,15 +13,21 @@ Every message says where, what was found, what was wanted and what to do.
 
 import re
 
+from kit.secrets import redacted
+
 # What moves a terminal's cursor, colours it, turns the direction of text, or cannot be printed at all.
 _UNPRINTABLE = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufeff]"
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
+    "\ud800-\udfff\U000e0000-\U000e007f]"
 )
 
 
 def printable(text: str) -> str:
-    """The text as a terminal may show it: control characters of a file's own as escapes; line ends and tabs stay."""
-    return _UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], text)
+    """The text as a terminal may show it: control characters of a file's own as escapes; line ends and tabs stay.
+
+    Secrets are left out: whatever a library's or a server's message repeats of them stops here.
+    """
+    return _UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], redacted(text))
 
 
 class KitError(Exception):

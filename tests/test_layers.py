@@ -32,7 +32,9 @@ LAYERS = [
     "kit.functions",
     "kit.statistics",
     "kit.notices",
+    "kit.floors",
     "kit.errors",
+    "kit.secrets",
 ]
 SEAMS = {  # library: the only rooms that import it
     "trl": {"kit.stages", "kit.ppo"},

@@ -43,7 +43,7 @@ _LORA_NAMES = (
 )  # fmt: skip
 _IMPLEMENTATION = re.compile(r"_?(attn|experts)_implementation(_internal)?")
 _TOKENIZER = re.compile(
-    r"\w*Tokenizer(Fast)?|TokenizersBackend|PythonBackend|SentencePieceBackend|MistralCommonBackend"
+    r"(?!Auto)\w*Tokenizer(Fast)?|TokenizersBackend|PythonBackend|SentencePieceBackend|MistralCommonBackend"
 )
 
 

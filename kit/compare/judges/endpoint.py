@@ -23,6 +23,7 @@ from urllib.parse import urlsplit
 from kit import notices
 from kit.compare.judges.reading import read_reply
 from kit.errors import ConfigError, KitError, MachineError
+from kit.secrets import redacted
 
 SETTING = "compare.llm"
 TOP_LOGPROBS = 5  # TGI's and older OpenAI limit; vLLM and OpenAI now allow 20
@@ -31,6 +32,7 @@ _THOUGHT_TOKENS = 4_096  # for models and templates that think before they reply
 _AGAIN = {408, 409, 425, 429}
 _BACKOFF_SECONDS, _MOST_BACKOFF_SECONDS, _MOST_RETRY_AFTER_SECONDS = 1.0, 60.0, 600.0
 _MOST_REPLY_BYTES = 10_000_000
+_MOST_SAID = 300  # characters of a server's words in a message
 
 
 class Refused(Exception):
@@ -81,7 +83,7 @@ class Endpoint:
                 {"model": self.model, "messages": [{"role": "user", "content": text}], **extra}
             )
             if status == 200:
-                choice = _first_choice(body)
+                choice = self._cleared(_first_choice(body))
                 cut_off = choice.get("finish_reason") == "length" and read_reply(choice) is None
                 if cut_off and self._give_room(extra):
                     continue
@@ -97,7 +99,7 @@ class Endpoint:
             try:
                 status, body, retry_after = self._post(payload)
             except (OSError, HTTPException) as error:
-                reason = getattr(error, "reason", None) or error
+                reason = self._without_key(str(getattr(error, "reason", None) or error))[:_MOST_SAID]
                 problem = (
                     f"no answer in {self.timeout_seconds:g} s" if _timed_out(error) else f"no connection: {reason}"
                 )
@@ -199,12 +201,20 @@ class Endpoint:
             found = json.loads(text)
             error = found.get("error", found)
             text = str(error.get("message", error)) if isinstance(error, dict) else str(error)
-        except (ValueError, AttributeError):
+        except (ValueError, AttributeError, RecursionError):
             pass
-        return self._without_key(" ".join(text.split()))[:300] or "no message"
+        return self._without_key(" ".join(text.split()))[:_MOST_SAID] or "no message"
+
+    def _cleared(self, value: Any) -> Any:
+        """A reply whose texts hold no key: they are kept on disk and shown."""
+        if isinstance(value, str):
+            return self._without_key(value)
+        if isinstance(value, dict):
+            return {self._without_key(key): self._cleared(inner) for key, inner in value.items()}
+        return [self._cleared(inner) for inner in value] if isinstance(value, list) else value
 
     def _without_key(self, text: str) -> str:
-        return text.replace(self._key, "[key]") if self._key else text
+        return redacted(text.replace(self._key, "[key]") if self._key else text)
 
 
 def is_local(host: str) -> bool:
@@ -230,7 +240,7 @@ def _first_choice(body: bytes) -> dict[str, Any]:
     """The reply's first choice; Refused where there is none (TGI may answer 200 with an error inside)."""
     try:
         choice = json.loads(body)["choices"][0]
-    except (ValueError, KeyError, IndexError, TypeError):
+    except (ValueError, KeyError, IndexError, TypeError, RecursionError):
         raise Refused("the reply is not a chat completion") from None
     if not isinstance(choice, dict):
         raise Refused("the reply is not a chat completion")
