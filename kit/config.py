@@ -516,5 +516,5 @@ class Config(Settings):
 
     @property
     def run_path(self) -> Path:
-        """Absolute path of the run folder."""
-        return (Path(self.output_dir).expanduser() / self.name).resolve()
+        """Absolute path of the run folder; a link in its place is not followed, and refused when a run starts."""
+        return Path(self.output_dir).expanduser().resolve() / self.name

@@ -106,6 +106,7 @@ def compare_run(run_dir: Path, overrides: Sequence[str] = ()) -> "Comparison":
     folder = RunFolder(run_dir.expanduser().resolve())
     if not all((folder.path / name).is_file() for name in ("config.yaml", "run.json")):
         raise RunError(f"{run_dir}: no run folder (it has no config.yaml); runs stand under output_dir/name")
+    folder.refuse_strangers()
     strange = [text for text in overrides if not text.startswith("compare.")]
     if strange:
         raise ConfigError(f"override `{strange[0]}`: `kit compare` trains nothing, so it takes only compare.* settings")

@@ -56,7 +56,7 @@ class Comparison:
             metrics = json.loads(file.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise RunError(f"{file}: no comparison here yet. Add the stage `compare` to the run.") from None
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise RunError(f"{file}: cannot be read ({error}). Delete the folder and compare again.") from error
         if not isinstance(metrics, dict) or not {"judge", "prompts", "arms", "pairs"} <= metrics.keys():
             raise RunError(f"{file}: not the metrics of a comparison. Delete the folder and compare again.")

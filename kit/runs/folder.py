@@ -19,6 +19,7 @@ from typing import Any
 
 from kit.errors import RunError
 from kit.runs.files import file_sha256, publish_folder, value_sha256, write_json, write_text
+from kit.runs.links import refuse_links
 
 STAGE_FILE = "stage.json"
 ADAPTER_FILE = "adapter_model.safetensors"
@@ -54,7 +55,8 @@ class RunFolder:
         self.path = path
 
     def refuse_strangers(self) -> None:
-        """Raise RunError where the path is taken by something that is no run folder."""
+        """Raise RunError where the path is taken by something that is no run folder, or that leads out of it."""
+        refuse_links(self.path)
         file = next((place for place in (self.path, *self.path.parents) if place.is_file()), None)
         if file is not None:
             raise RunError(f"{file}: is a file, where a folder is wanted; choose another name= or output_dir=")
@@ -72,7 +74,10 @@ class RunFolder:
         """Make the folder, or enter an existing run's; leftovers of a killed process go."""
         self.path.mkdir(parents=True, exist_ok=True)
         for leftover in [*self.path.glob(".*.tmp"), *self.path.glob(".old-*")]:
-            shutil.rmtree(leftover, ignore_errors=True) if leftover.is_dir() else leftover.unlink(missing_ok=True)
+            if leftover.is_dir() and not leftover.is_symlink():  # of a link, the link alone goes
+                shutil.rmtree(leftover, ignore_errors=True)
+            else:
+                leftover.unlink(missing_ok=True)
         # The ledger comes first of all: it marks the folder as a run, should the process be killed right after.
         self._write_ledger({**self.ledger(), "name": name, "status": "running", "versions": versions()})
 
@@ -82,7 +87,7 @@ class RunFolder:
             ledger = json.loads((self.path / "run.json").read_text(encoding="utf-8"))
         except FileNotFoundError:
             return {"name": self.path.name, "status": "new", "versions": {}, "stages": {}}
-        except ValueError:
+        except (ValueError, RecursionError):
             ledger = None
         if isinstance(ledger, dict) and isinstance(ledger.get("stages"), dict):
             return ledger
@@ -96,7 +101,7 @@ class RunFolder:
         try:
             record = json.loads((path / STAGE_FILE).read_text(encoding="utf-8"))
             return StageRecord(name, path, record["inputs"], record["seconds"], record["peak_bytes"], record["metrics"])
-        except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
+        except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError, RecursionError):
             return None
 
     def workplace(self, name: str) -> Path:
