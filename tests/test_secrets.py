@@ -6,6 +6,7 @@ import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from toy import base_folder
@@ -133,10 +134,12 @@ class Echo(BaseHTTPRequestHandler):
     """A server that repeats the key in all that it says: its status line, its errors, its answers."""
 
     how = "error"
+    asked: ClassVar[list[str]] = []
 
     def do_POST(self):
         self.rfile.read(int(self.headers["Content-Length"]))
         said = self.headers["Authorization"] or "none"
+        self.asked.append(said)
         if self.how == "status line":
             self.wfile.write(f"{said} is no HTTP\r\n\r\n".encode())
             return
@@ -159,6 +162,7 @@ def echo(monkeypatch):
 
     def start(how: str) -> str:
         monkeypatch.setattr(Echo, "how", how)
+        monkeypatch.setattr(Echo, "asked", [])
         started.append(ThreadingHTTPServer(("127.0.0.1", 0), Echo))
         threading.Thread(target=started[0].serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
         return f"http://127.0.0.1:{started[0].server_address[1]}/v1"
@@ -192,7 +196,9 @@ class TestARun:
             "name": "canary", "output_dir": str(tmp_path / "runs"), "stages": ["sft", "dpo", "compare"],
             "model": {"base": str(base_folder())}, "lora": {"rank": 4},
             "data": {"eval_fraction": 0.05, "max_prompt_tokens": 64, "max_response_tokens": 32},
-            "sft": {"max_steps": 1, "batch_size": 4}, "dpo": {"max_steps": 1, "batch_size": 4, "snapshots": 0},
+            "sft": {"max_steps": 1, "batch_size": 4},
+            # Far enough to answer otherwise, so that the judge is asked.
+            "dpo": {"max_steps": 3, "batch_size": 4, "snapshots": 0, "learning_rate": 0.05},
             "compare": {"prompts": 4, "validation_prompts": 0, "best_of": 0, "judge": "llm",
                         "llm": {"model": "m", "base_url": url, "api_key_env": variable, "max_retries": 0}},
         }  # fmt: skip
@@ -206,6 +212,7 @@ class TestARun:
             [sys.executable, "-m", "kit.cli", "run", str(config)], capture_output=True, text=True, cwd=tmp_path
         )
         assert done.returncode == code, done.stderr
+        assert f"Bearer {OWN}" in Echo.asked
         files = [path for path in tmp_path.rglob("*") if path.is_file()]
         assert any(path.name == "run.json" for path in files)
         for canary in (HF, OPENAI, WANDB, OWN):

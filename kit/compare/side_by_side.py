@@ -9,7 +9,7 @@ from typing import Any
 
 from kit.compare.numbers.statistics import WinRate, outcome_rate, outcomes_of, verdict
 from kit.compare.report.table import rows
-from kit.compare.report.text import interval_text, label, percent
+from kit.compare.report.text import interval_text, label, percent, visible
 from kit.compare.result import Comparison
 from kit.errors import RunError
 from kit.runs.folder import RunFolder
@@ -81,13 +81,13 @@ def print_runs(runs: SideBySide) -> None:
         for at, cells in enumerate(body):
             of_heading = dict(zip(head, cells, strict=True))
             texts = ["" if at else name, *(of_heading.get(heading, "-") for heading in headings)]
-            shown.add_row(*(Text(text) for text in texts), end_section=at == len(body) - 1)
+            shown.add_row(*(Text(visible(text)) for text in texts), end_section=at == len(body) - 1)
     console = Console()
     console.print(shown)
     for meeting in runs.meetings:
-        console.print(Text(meeting_sentence(meeting)))
+        console.print(Text(visible(meeting_sentence(meeting))))
     if runs.why_no_meetings:
-        console.print(Text(f"No arm of one run against another's: {runs.why_no_meetings}."))
+        console.print(Text(visible(f"No arm of one run against another's: {runs.why_no_meetings}.")))
 
 
 def meeting_sentence(meeting: Meeting) -> str:

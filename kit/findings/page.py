@@ -53,7 +53,7 @@ def notebook(found: Findings) -> str:
     items = [*found.stops, *found.warnings]
     listed = "".join(
         f'<p style="margin:.4em 0;padding-left:.8em;border-left:3px solid {colour};white-space:pre-line">'
-        f"{escape(visible(text))}</p>"
+        f"{_escaped(text)}</p>"
         for text in items
     )
     facts = [*(words.pair_facts(found.pairs) if found.pairs else []), *words.turn_facts(found.turns)]
@@ -61,15 +61,19 @@ def notebook(found: Findings) -> str:
     facts += [(f"{one.what}, {one.part}", f"p50 {one.p50:,}, p95 {one.p95:,}, p99 {one.p99:,}, max {one.max:,} tokens; "
                f"{words.over(one)}") for one in found.lengths]  # fmt: skip
     rows = "".join(
-        f'<tr><th scope="row" style="text-align:left;font-weight:500;padding:.2em 1.2em .2em 0">{escape(name)}</th>'
-        f'<td style="text-align:left;padding:.2em 0">{escape(text)}</td></tr>'
+        f'<tr><th scope="row" style="text-align:left;font-weight:500;padding:.2em 1.2em .2em 0">{_escaped(name)}</th>'
+        f'<td style="text-align:left;padding:.2em 0">{_escaped(text)}</td></tr>'
         for name, text in facts
     )
     return (
         '<div style="font-family:system-ui,sans-serif;color:inherit;background:transparent">'
-        f'<p style="font-size:1.15em;font-weight:600;margin:.4em 0">{escape(words.headline(found))}</p>{listed}'
+        f'<p style="font-size:1.15em;font-weight:600;margin:.4em 0">{_escaped(words.headline(found))}</p>{listed}'
         f'<table style="border-collapse:collapse;margin:.6em 0">{rows}</table></div>'
     )
+
+
+def _escaped(text: str) -> str:
+    return escape(visible(text))
 
 
 def _visible(text: Any) -> str:
@@ -121,6 +125,6 @@ def _tokens(sample: Sample) -> dict[str, Any]:
         for at, piece in enumerate(pieces):
             kind = "read" if not piece.learnt else "end" if piece.ends else f"learnt{at % _SHADES}"
             text = f"… {piece.left_out:,} tokens …" if piece.left_out else piece.text
-            told.append((kind, text.replace("\n", "↵\n")))
+            told.append((kind, visible(text).replace("\n", "↵\n")))
         parts.append((name, told))
     return {"title": sample.title, "where": visible(sample.where), "parts": parts}

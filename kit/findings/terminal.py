@@ -51,7 +51,7 @@ def print_findings(found: Findings, console: Console | None = None) -> None:
 
 
 def _heading(console: Console, text: str, style: str = "") -> None:
-    console.print(Text(f"\n{text}", style=f"bold {style}".strip()))
+    console.print(Text(f"\n{visible(text)}", style=f"bold {style}".strip()))
 
 
 def _line(console: Console, text: str, style: str = "") -> None:
@@ -74,7 +74,7 @@ def _facts(console: Console, facts: Sequence[tuple[str, str]]) -> None:
     table.add_column(min_width=20, no_wrap=True)
     table.add_column(ratio=1)
     for name, text in facts:
-        table.add_row(Text(f"  {name}"), Text(text, overflow="fold"))
+        table.add_row(Text(f"  {visible(name)}"), Text(visible(text), overflow="fold"))
     console.print(table)
 
 
@@ -157,7 +157,7 @@ def _tokens_text(pieces: Sequence[Piece], coloured: bool) -> Text:
             text.append("│")
         style = "dim" if not learnt else _ENDS if piece.ends else _LEARNT[at % 2]
         shown = f"… {piece.left_out:,} tokens …" if piece.left_out else piece.text.replace("\n", "↵\n")
-        text.append(shown, style=style)
+        text.append(visible(shown), style=style)
         at += 1
     if learnt:
         text.append("]", style="bold")

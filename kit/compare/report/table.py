@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from io import StringIO
 from typing import TYPE_CHECKING
 
-from kit.compare.report.text import UNKNOWN, duration, estimate, label, size, win_text
+from kit.compare.report.text import UNKNOWN, duration, estimate, label, size, visible, win_text
 from kit.compare.report.words import Metrics, cautions, details, prompts_sentence, verdict_sentence
 
 if TYPE_CHECKING:
@@ -89,7 +89,8 @@ def print_comparison(metrics: Metrics, console: "Console | None" = None) -> None
 
 
 def _printable(text: str, encoding: str) -> str:
-    """The text without what this terminal cannot write."""
+    """The text without what this terminal cannot write, or should not: metrics.json may be a stranger's."""
+    text = visible(text)
     if encoding.lower().startswith("utf"):
         return text
     return text.translate({0x2212: "-", 0x201C: '"', 0x201D: '"'}).encode(encoding, "replace").decode(encoding)

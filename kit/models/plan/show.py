@@ -1,8 +1,10 @@
 """A plan in a terminal of 80 columns."""
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
+from kit.errors import printable
 from kit.models.plan.card import GIB
 from kit.models.plan.planner import PREDICTED, CardPlan, Plan, StagePlan
 
@@ -13,11 +15,16 @@ _CUDA = ("CUDA context", "allocator's slack")
 def print_plan(plan: Plan, console: Console | None = None) -> None:
     """For one card the stages, the largest one in full, and what to do; for several a column each."""
     console = console or Console(highlight=False)
-    console.print(f"[bold]{plan.base}[/bold], {plan.parameters / 1e9:.2f} B parameters. GiB, {PREDICTED}.\n")
+    console.print(f"[bold]{_plain(plan.base)}[/bold], {plan.parameters / 1e9:.2f} B parameters. GiB, {PREDICTED}.\n")
     if len(plan.cards) == 1:
         _one_card(plan.cards[0], console)
     else:
         _cards(plan, console)
+
+
+def _plain(text: str) -> str:
+    """A text that is not ours, a model's name say: no control characters, no markup."""
+    return escape(printable(text))
 
 
 def _one_card(planned: CardPlan, console: Console) -> None:
@@ -63,7 +70,7 @@ def _advise(planned: CardPlan, console: Console) -> None:
     if planned.fits:
         console.print(f"\n[green]It fits {planned.card.name}[/green], {planned.spare:.0%} to spare.")
     else:
-        console.print(f"\n[red]{planned.card.name}[/red]: {planned.advice}", markup=True)
+        console.print(f"\n[red]{planned.card.name}[/red]: {_plain(planned.advice)}")
 
 
 def _columns(stage: StagePlan) -> list[str]:
