@@ -16,6 +16,10 @@ from kit.secrets import secret_problems
 KeyPath = tuple[str | int, ...]
 Problem = tuple[KeyPath, str]
 MAX_BYTES = 1_000_000
+MAX_ENTRIES = 10_000  # keys and values; a configuration with every setting has some hundreds
+MAX_DEPTH = 32
+_MOST_TOLD = 20  # problems in one message
+_MOST_SHOWN = 200  # characters of somebody's value or override in a message
 
 
 class _Loader(yaml.SafeLoader):
@@ -52,7 +56,7 @@ def load_config(
     origin: dict[KeyPath, str] = {}
     for text in overrides:
         path, value = _parse_override(text)
-        _assign(raw, path, value, origin, f"override `{text}`")
+        _assign(raw, path, value, origin, f"override `{_short(text)}`")
     for name, value in settings.items():
         for path, leaf in _leaves(tuple(name.split(".")), value):
             _assign(raw, path, leaf, origin, "keyword argument")
@@ -72,7 +76,12 @@ def load_config(
         problems += check(raw)
     if problems:
         problems.sort(key=lambda problem: _line(problem[0], lines))
-        places = [f"{_place(path, label, lines, origin)} {_dotted(path)}: {text}".strip() for path, text in problems]
+        places = [
+            f"{_place(path, label, lines, origin)} {_dotted(path)}: {text}".strip()
+            for path, text in problems[:_MOST_TOLD]
+        ]
+        if len(problems) > _MOST_TOLD:
+            places.append(f"… and {len(problems) - _MOST_TOLD:,} more")
         raise ConfigError("\n  ".join([f"{_count(problems)}:", *places]))
     assert config is not None
     return config
@@ -112,15 +121,8 @@ def _read(source: str | Path | Mapping | Config) -> tuple[str, dict, dict[KeyPat
     if path.stat().st_size > MAX_BYTES:
         raise ConfigError(f"{path}: {path.stat().st_size:,} bytes; a configuration has at most {MAX_BYTES:,}")
     try:
-        text = path.read_text(encoding="utf-8-sig")
-        for event in yaml.parse(text, Loader=_Loader):
-            if isinstance(event, yaml.AliasEvent) and event.start_mark is not None:
-                line = event.start_mark.line + 1
-                raise ConfigError(f"{path}:{line}: YAML aliases (*{event.anchor}) are not allowed; write the value out")
-        node = yaml.compose(text, Loader=_Loader)
         lines: dict[KeyPath, int] = {}
-        duplicates = _index(node, (), lines) if node is not None else []
-        raw = yaml.load(text, Loader=_Loader) if not duplicates else {}
+        raw = _load(path.read_text(encoding="utf-8-sig"), f"{path}:", lines)
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: not UTF-8 text (byte {error.start})") from None
     except yaml.MarkedYAMLError as error:
@@ -130,13 +132,39 @@ def _read(source: str | Path | Mapping | Config) -> tuple[str, dict, dict[KeyPat
         raise ConfigError(f"{path}:{mark.line + 1 if mark else 1}: not valid YAML: {what}{hint}") from None
     except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
         raise ConfigError(f"{path}: cannot be read as YAML: {error}") from None
-    if duplicates:
-        raise ConfigError("\n".join(f"{path}:{line} {_dotted(key)}: key given twice" for key, line in duplicates))
     if raw is None:
         raw = {}
     if not isinstance(raw, dict):
         raise ConfigError(f"{path}: a mapping of settings is wanted (key: value), found {type(raw).__name__}")
     return str(path), raw, lines
+
+
+def _load(text: str, where: str, lines: dict[KeyPath, int]) -> Any:
+    """The value that a YAML text holds, the line of each key put into `lines`. `where` opens messages, lines follow.
+
+    Raises ConfigError for what makes a text large, slow or ambiguous: aliases, tags, merge keys, keys given twice,
+    deep nesting, too many entries. Raises yaml.YAMLError, ValueError or RecursionError for what is no YAML.
+    """
+    depth = entries = 0
+    for event in yaml.parse(text, Loader=_Loader):  # read as it comes, so that a hostile text costs no more than this
+        line = event.start_mark.line + 1 if event.start_mark else 1
+        entries += isinstance(event, yaml.NodeEvent)
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if isinstance(event, yaml.AliasEvent):
+            raise ConfigError(f"{where}{line}: YAML aliases (*{event.anchor}) are not allowed; write the value out")
+        tag = getattr(event, "tag", None)
+        if tag is not None:
+            raise ConfigError(f"{where}{line}: YAML tags ({tag[:_MOST_SHOWN]}) are not allowed; write the value alone")
+        if depth > MAX_DEPTH:
+            raise ConfigError(f"{where}{line}: nested more than {MAX_DEPTH} deep; no setting is")
+        if entries > MAX_ENTRIES:
+            raise ConfigError(f"{where}{line}: more than {MAX_ENTRIES:,} keys and values; no configuration has so many")
+    node = yaml.compose(text, Loader=_Loader)
+    duplicates = _index(node, (), lines) if node is not None else []
+    if duplicates:
+        told = [f"{where}{line} {_dotted(key)}: key given twice" for key, line in duplicates[:_MOST_TOLD]]
+        raise ConfigError("\n".join(told))
+    return yaml.load(text, Loader=_Loader)
 
 
 def _index(node: yaml.Node, path: KeyPath, lines: dict[KeyPath, int]) -> list[tuple[KeyPath, int]]:
@@ -147,6 +175,9 @@ def _index(node: yaml.Node, path: KeyPath, lines: dict[KeyPath, int]) -> list[tu
         for key, value in node.value:
             if not isinstance(key, yaml.ScalarNode):
                 raise yaml.MarkedYAMLError(problem="a key must be a plain word", problem_mark=key.start_mark)
+            if key.tag == "tag:yaml.org,2002:merge":
+                problem = "merge keys (<<) are not allowed; write the settings out"
+                raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
             inner = (*path, key.value)
             if inner in seen:
                 duplicates.append((inner, key.start_mark.line + 1))
@@ -171,11 +202,18 @@ def _copy(value: Any) -> Any:
 def _parse_override(text: str) -> tuple[KeyPath, Any]:
     key, separator, value = text.partition("=")
     if not separator or not key.strip():
-        raise ConfigError(f"override `{text}`: key.path=value is wanted, e.g. ppo.kl_coef=0.1")
+        raise ConfigError(f"override `{_short(text)}`: key.path=value is wanted, e.g. ppo.kl_coef=0.1")
+    path = tuple(key.strip().split("."))
+    if len(path) > MAX_DEPTH or len(text) > MAX_BYTES:
+        raise ConfigError(f"override `{_short(text)}`: too long; no setting is")
     try:
-        return tuple(key.strip().split(".")), yaml.load(value, Loader=_Loader)
-    except (ValueError, yaml.YAMLError):
-        return tuple(key.strip().split(".")), value
+        return path, _load(value, f"override `{_short(text)}`, line ", {})
+    except (ValueError, yaml.YAMLError, RecursionError):
+        return path, value
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}…"
 
 
 def _leaves(path: KeyPath, value: Any) -> list[tuple[KeyPath, Any]]:
@@ -239,7 +277,7 @@ def _count(problems: Sequence[Problem]) -> str:
 
 
 def _dotted(path: KeyPath) -> str:
-    return ".".join(str(part) for part in path)
+    return _short(".".join(str(part) for part in path))
 
 
 def _explain(error: Any) -> Problem:
@@ -259,8 +297,10 @@ def _found(value: Any) -> str:
     """A value in a message: itself where it is short, else what it is."""
     if value is None or (isinstance(value, (list, dict)) and not value):
         return "nothing"
+    if isinstance(value, int) and value.bit_length() > 1000:  # Python refuses to write it out
+        return f"a whole number of {value.bit_length():,} bits"
     if isinstance(value, (str, int, float)):
-        return repr(value)
+        return _short(repr(value))
     return {"dict": "a mapping", "list": "a list"}.get(type(value).__name__, type(value).__name__)
 
 
