@@ -63,3 +63,14 @@ class TestSilentFailuresPage:
         named = [re.findall(r"(test_\w+\.py)::(\w+) \|$", row) for row in rows]
         assert len(rows) > 30 and all(named)
         assert [f"{file}::{test}" for ((file, test),) in named if test not in set(names_in(file))] == []
+
+
+class TestReliabilityPage:
+    PAGE = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
+
+    def test_names_a_test_that_exists_for_every_promise_about_safety(self):
+        safe = self.PAGE.partition("## Safe by default")[2].partition("\n## ")[0]
+        rows = [line for line in safe.splitlines() if line.startswith("| ") and " --- " not in line][1:]
+        named = [re.findall(r"(test_\w+\.py)::(\w+)", row) for row in rows]
+        assert len(rows) > 10 and all(named)
+        assert [f"{file}::{test}" for row in named for file, test in row if test not in set(names_in(file))] == []
