@@ -74,6 +74,13 @@ class TestWeights:
         (folder / "pytorch_model.bin").write_bytes(pickle.dumps(Trap(trap)))
         assert "pytorch_model.bin, a pickle" in refusal(folder)
 
+    def test_a_pickle_is_not_loaded_either_where_nothing_was_checked_before(self, folder, trap):
+        (folder / "model.safetensors").unlink()
+        (folder / "pytorch_model.bin").write_bytes(pickle.dumps(Trap(trap)))
+        base = toy_base()
+        with pytest.raises(ModelError, match=r"no file named model\.safetensors"):
+            type(base)(ModelSettings(base=str(folder)), str(folder), base.precision, base.codec).causal_lm()
+
     def test_a_pickle_beside_safetensors_is_passed_over(self, folder, trap):
         (folder / "pytorch_model.bin").write_bytes(pickle.dumps(Trap(trap)))
         base = toy_base()
