@@ -1,12 +1,12 @@
 """Does the kit's PPO learn at least as much as the last PPO that TRL shipped (1.12)? Judged by the demo world's truth.
 
     python benchmarks/ppo_learning_vs_trl.py [--seeds 0 1 2] [--tuning-seeds 3 4 5]
-                                             [--learning-rates 1.4e-3 7e-4 3.5e-4] [--lams 0.9 0.95]
+                                             [--learning-rates 1.4e-3 7e-4 3.5e-4] [--lams 0.9 0.95] [--answers 4]
 
 For every seed, the kit makes the SFT and the reward adapter of configs/quickstart.yaml. From these, the kit's PPO and
 TRL's PPOTrainer, unmodified and in a process of its own, start alike: the same prompts, episodes, optimizer steps, KL
 coefficient and other PPO settings. All policies answer held-out prompts, a seed's all the same with the same random
-numbers.
+numbers, several times each: with one answer to each of 200 prompts, judging alone has a standard error of 0.09.
 
 Tuning is equal: each side gets the same learning rates x lambdas of GAE, runs each once on every tuning seed, and keeps
 the setting of the highest mean true reward there. Only then are the seeds of the report run; no seed serves both, so
@@ -41,6 +41,7 @@ TRL_FOLDER = ROOT / "build" / f"trl-{TRL_VERSION}"
 RUNS = ROOT / "build" / "learning"
 QUICKSTART = ROOT / "configs" / "quickstart.yaml"
 SWEEP = (2, 1, 1 / 2)  # learning rates of both sides, in units of the quickstart's
+DRAW = 1_000_003  # between the random seeds of a prompt's answers
 NAMES = {"sft": "SFT", "trl": f"TRL {TRL_VERSION}", "kit": "kit"}
 Setting = tuple[float, float]  # (learning rate, lambda of GAE)
 Reached = dict[str, dict[Setting, dict[int, float]]]  # true reward by side, setting and tuning seed
@@ -55,6 +56,7 @@ def main() -> int:
     parser.add_argument("--tuning-seeds", type=int, nargs="+", default=[3, 4, 5], help="settings are chosen on these")
     parser.add_argument("--learning-rates", type=float, nargs="+", help="default: the quickstart's x 2, 1, 1/2")
     parser.add_argument("--lams", type=float, nargs="+", help="default: the quickstart's and 0.95")
+    parser.add_argument("--answers", type=int, default=4, help="to each held-out prompt; a prompt counts by their mean")
     parser.add_argument("--train-trl", nargs=4, metavar=("RUN", "RATE", "LAM", "OUT"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     os.environ |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}  # before torch is imported
@@ -70,13 +72,15 @@ def main() -> int:
     install_trl()
     ppo = load_config(QUICKSTART).ppo
     rates = arguments.learning_rates or [factor * ppo.learning_rate for factor in SWEEP]
-    reached = sweep(arguments.tuning_seeds, list(itertools.product(rates, arguments.lams or sorted({0.95, ppo.lam}))))
+    settings = list(itertools.product(rates, arguments.lams or sorted({0.95, ppo.lam})))
+    reached = sweep(arguments.tuning_seeds, settings, arguments.answers)
     chosen = {side: choose(by_setting) for side, by_setting in reached.items()}
     print_sweep(reached, chosen, (ppo.learning_rate, ppo.lam))
     results = {}
     for seed in arguments.seeds:
         start = run_start(seed)
-        results[seed] = judge(start, {"trl": run_trl(start, chosen["trl"]), "kit": run_kit(start, chosen["kit"])})
+        policies = {"trl": run_trl(start, chosen["trl"]), "kit": run_kit(start, chosen["kit"])}
+        results[seed] = judge(start, policies, arguments.answers)
     return report(results)
 
 
@@ -130,13 +134,13 @@ def folder_name(start: Path, setting: Setting) -> str:
     return f"{start.name}-rate-{setting[0]:g}-lam-{setting[1]:g}"
 
 
-def sweep(seeds: list[int], settings: list[Setting]) -> Reached:
+def sweep(seeds: list[int], settings: list[Setting], answers: int) -> Reached:
     """The true reward that each side reaches at each setting on each tuning seed."""
     reached: Reached = {"trl": {s: {} for s in settings}, "kit": {s: {} for s in settings}}
     for seed in seeds:
         start = run_start(seed)
         for setting in settings:
-            results = judge(start, {"trl": run_trl(start, setting), "kit": run_kit(start, setting)})
+            results = judge(start, {"trl": run_trl(start, setting), "kit": run_kit(start, setting)}, answers)
             for side, by_setting in reached.items():
                 by_setting[setting][seed] = results[side].true.mean
     return reached
@@ -177,7 +181,7 @@ def equal_settings(reached: Reached) -> list[float]:
 
 @dataclass(frozen=True)
 class Result:
-    """What one policy reached on the held-out prompts; `rewards` are the true ones, prompt by prompt."""
+    """What one policy reached on the held-out prompts; `rewards` are the true ones, a prompt's answers averaged."""
 
     rewards: list[float]
     true: "Interval"
@@ -188,8 +192,9 @@ class Result:
         return "  ".join(plus_minus(value) for value in (self.true, self.proxy, self.kl_nats))
 
 
-def judge(run: Path, policies: dict[str, Path]) -> dict[str, Result]:
-    """The results of SFT and the policies: answers to the same prompts, sampled alike, as the kit's comparison does."""
+def judge(run: Path, policies: dict[str, Path], answers: int) -> dict[str, Result]:
+    """The results of SFT and the policies: so many answers to each of the same prompts, sampled alike, as the kit's
+    comparison samples them. Intervals are over prompts."""
     import torch
 
     from kit.compare.answers import TEST, Policy, answer_all, choose_prompts
@@ -203,14 +208,18 @@ def judge(run: Path, policies: dict[str, Path]) -> dict[str, Result]:
         config, base, data = start_of(run)
         config = load_config(config, compare={"best_of": 0})  # no controls
         prompts = {TEST: choose_prompts(data.prompts.held_out, config.compare.prompts, config.seed)}
-        of_arms = [(Policy(name, adapter, config.seed), TEST) for name, adapter in adapters.items()]
+        seeds = [config.seed + number * DRAW for number in range(answers)]
+        of_arms = [(Policy(name, adapter, seed), TEST) for name, adapter in adapters.items() for seed in seeds]
         kept_nowhere = run / "answers-of-the-benchmark.jsonl"
         sheets = answer_all(config, base, prompts, of_arms, run / "sft", run / "reward", kept_nowhere)
     results = {}
-    for sheet in sheets:
-        true, proxy = ([getattr(a, name) for a in sheet.answers] for name in ("true_reward", "proxy_reward"))
-        kl = [answer.kl_nats for answer in sheet.answers]
-        results[sheet.arm] = Result(true, *(mean_interval(values, config.seed) for values in (true, proxy, kl)))
+    for name in adapters:
+        by_prompt = list(zip(*(sheet.answers for sheet in sheets if sheet.arm == name), strict=True))
+        true, proxy, kl = (
+            [statistics.mean(getattr(answer, number) for answer in row) for row in by_prompt]
+            for number in ("true_reward", "proxy_reward", "kl_nats")
+        )
+        results[name] = Result(true, *(mean_interval(values, config.seed) for values in (true, proxy, kl)))
     return results
 
 

@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -27,7 +28,7 @@ class TestImports:
         wanted = list(taken_from_the_kit(file))
         assert [f"{module}.{name}" for module, name in wanted if not there(module, name)] == []
 
-    @pytest.mark.parametrize("name", ["startup", "ppo_vs_trl", "ppo_learning_vs_trl", "gpu_memory"])
+    @pytest.mark.parametrize("name", ["startup", "ppo_vs_trl", "ppo_learning_vs_trl", "reward_ceiling", "gpu_memory"])
     def test_each_says_what_it_does(self, name):
         file = next(file for file in FILES if file.stem == name)
         done = subprocess.run([sys.executable, str(file), "--help"], capture_output=True, text=True)
@@ -59,10 +60,10 @@ class TestLearningBenchmark:
         monkeypatch.setattr(
             bench,
             "judge",
-            lambda start, policies: {n: bench.Result([], interval, interval, interval) for n in policies},
+            lambda start, policies, answers: {n: bench.Result([], interval, interval, interval) for n in policies},
         )
         settings = [(1e-3, 0.9), (5e-4, 0.95)]
-        reached = bench.sweep([3, 4], settings)
+        reached = bench.sweep([3, 4], settings, 1)
         wanted = {(side, f"seed-{seed}", s) for side in ("trl", "kit") for seed in (3, 4) for s in settings}
         assert set(trained) == wanted and len(trained) == len(wanted)
         assert reached == {side: {s: {3: 1.0, 4: 1.0} for s in settings} for side in ("trl", "kit")}
@@ -77,7 +78,7 @@ class TestLearningBenchmark:
                 "data": {"max_prompt_tokens": 48, "max_response_tokens": 48},
             }
         )  # fmt: skip
-        results = bench.judge(run.path, {"kit": run.stages["sft"].adapter})
+        results = bench.judge(run.path, {"kit": run.stages["sft"].adapter}, 2)
         assert set(results) == {"sft", "kit"} and len(results["kit"].rewards) == 4
         assert results["sft"].rewards == results["kit"].rewards and results["kit"].kl_nats.mean == 0
         assert sorted(path.name for path in run.path.glob("answers*")) == []
@@ -91,3 +92,27 @@ class TestLearningBenchmark:
         command = [sys.executable, str(file), "--seeds", "0", "3", "--tuning-seeds", "3"]
         done = subprocess.run(command, capture_output=True, text=True)
         assert done.returncode == 2 and "must not be one that settings are chosen on" in done.stderr
+
+
+class TestRewardCeiling:
+    """The optimal policy of a KL-regularised reward, from SFT's own answers."""
+
+    DRAWN = ((0.0, 1.0), (1.0, 3.0), (2.0, -1.0), (3.0, 0.0))  # (score, true reward)
+
+    @pytest.fixture
+    def bench(self, monkeypatch):
+        monkeypatch.syspath_prepend(str(FILES[0].parent))
+        return importlib.import_module("reward_ceiling")
+
+    def test_an_endless_price_of_kl_leaves_sft_as_it_is(self, bench):
+        assert bench.tilted(self.DRAWN, 1e9) == pytest.approx((0, 1.5, 0.75), abs=1e-6)
+
+    def test_without_a_price_it_is_the_answer_of_the_highest_score(self, bench):
+        assert bench.tilted(self.DRAWN, 1e-3) == pytest.approx((math.log(4), 3, 0), abs=1e-6)
+
+    @pytest.mark.parametrize("coefficient", [0.3, 1.0, 3.0])
+    def test_it_reaches_the_known_optimum_of_score_less_kl(self, bench, coefficient):
+        """max E[score] - c KL = c log E_SFT[exp(score / c)]."""
+        kl, proxy, _ = bench.tilted(self.DRAWN, coefficient)
+        best = coefficient * math.log(sum(math.exp(score / coefficient) for score, _ in self.DRAWN) / 4)
+        assert proxy - coefficient * kl == pytest.approx(best, rel=1e-9)
