@@ -222,7 +222,9 @@ BAD_ROWS_SKIPPED = "{name}: skipped {count:,} bad row{s}, as data.skip_bad_rows:
 # --- as tokens, by the model's tokenizer: dropped, shortened or cut, and counted; too much of it stops the run ----
 
 COUNTED = "{what}: {count:,} of {all:,} {reason}"
-SPECIAL_TOKEN = "dropped: the text holds a special token of the tokenizer"
+SPECIAL_TOKEN = "dropped: the text holds a special token that the tokenizer cannot read as plain words"
+SPECIAL_TOKEN_AS_WORDS = "kept: the text holds a special token of the tokenizer, read as the plain words it is"
+SPECIAL_TOKEN_SAMPLED = "dropped: the prompt holds a special token of the tokenizer, which sampling would take for one"
 LAST_TURN_TOO_LONG = "dropped: the last turn alone is over {limit} tokens"
 SHORTENED = "shortened: oldest turns left out to fit {limit} tokens"
 CUT = "cut: a response is over {limit} tokens, its end is not learnt"

@@ -17,6 +17,8 @@ _WARNINGS = (
     catalogue.SCORES_SAY_OPPOSITE,
     catalogue.BAD_ROWS_SKIPPED,
     catalogue.SPECIAL_TOKEN,
+    catalogue.SPECIAL_TOKEN_AS_WORDS,
+    catalogue.SPECIAL_TOKEN_SAMPLED,
     catalogue.LAST_TURN_TOO_LONG,
     catalogue.CUT,
     catalogue.EQUAL_AS_USED,

@@ -173,6 +173,8 @@ def settle_votes(opinions: Sequence[Opinion], counts: Counter[str]) -> list[Opin
 
 def judged_both_ways(pairs: Sequence[Pair]) -> list[Pair]:
     """The later pairs whose two answers an earlier pair of the same prompt puts the other way round."""
+    answers = Counter(frozenset((pair.chosen, pair.rejected)) for pair in pairs)
+    pairs = [pair for pair in pairs if answers[frozenset((pair.chosen, pair.rejected))] > 1]
     seen: dict[tuple[str, str, str], str] = {}
     found = []
     for key, pair in zip(prompt_keys(pairs), pairs, strict=True):

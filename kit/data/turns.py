@@ -20,7 +20,7 @@ ALIASES = {
     "ai": "assistant",
     "chatgpt": "assistant",
 }
-_SPEAKER = re.compile(r"(?:\A\s*|\n\n)(Human|Assistant):")
+_SPEAKER = re.compile(r"\n\n(Human|Assistant):")
 _TRANSCRIPT_ROLES = {"Human": "user", "Assistant": "assistant"}
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _FIRST_SPEAKER = re.compile(r"\s*Human:")
@@ -70,7 +70,7 @@ def read_transcript(value: Any, what: str, remarks: Remarks) -> list[Message]:
         remarks[catalogue.LINE_ENDS] += 1
     if not is_transcript(text):
         raise Unusable(catalogue.NO_TRANSCRIPT)
-    _, *parts = _SPEAKER.split(text)
+    _, *parts = _SPEAKER.split(f"\n\n{text}")  # the first speaker stands at the very start of a stripped text
     speakers = parts[::2]
     if any(speaker == following for speaker, following in pairwise(speakers)):
         raise Unusable(catalogue.SPEAKER_TWICE)

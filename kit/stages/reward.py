@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +100,7 @@ def score_pairs(model: Any, pairs: list[dict], pad: int, batch_size: int) -> lis
     return list(zip(scores[::2], scores[1::2], strict=True))
 
 
-def held_out_rows(pairs: list[dict], scores: list[tuple[float, float]]) -> list[dict[str, Any]]:
+def held_out_rows(pairs: Sequence[dict], scores: list[tuple[float, float]]) -> list[dict[str, Any]]:
     """One row per held-out pair: the number of its prompt, and the score and response tokens of either answer."""
     numbers: dict[tuple[int, ...], int] = {}
     return [
@@ -114,6 +115,6 @@ def held_out_rows(pairs: list[dict], scores: list[tuple[float, float]]) -> list[
     ]
 
 
-def _sequences(pairs: list[dict]) -> list[dict]:
+def _sequences(pairs: Sequence[dict]) -> list[dict]:
     """Whole sequences, prompt and response, as RewardTrainer takes them."""
     return [{f"{s}_ids": pair["prompt_ids"] + pair[f"{s}_ids"] for s in ("chosen", "rejected")} for pair in pairs]
