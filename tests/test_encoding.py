@@ -68,7 +68,7 @@ def pair(prompt="Name a pet.", chosen="A cat.", rejected="A stone.", where="rows
 
 def data(pairs=(), demonstrations=(), prompts=(), held_out=()) -> Data:
     """Rows to train on, and pairs held out."""
-    return Data(Split(list(pairs), list(held_out)), Split(list(demonstrations), []), Split(list(prompts), []), "f", [])
+    return Data(Split(list(pairs), list(held_out)), Split(list(demonstrations), []), Split(list(prompts), []), [])
 
 
 SHORT = [pair() for _ in range(30)]  # so many that one row among them is less than one in twenty

@@ -11,8 +11,6 @@ from kit.models.tokenizer import DEFAULT_CHAT_TEMPLATE
 
 USER, ASSISTANT = {"role": "user", "content": "Héllo\n{{ x }} "}, {"role": "assistant", "content": "<b>Hi</b> & 😀"}
 SETS_NAMES = "{% set ns = namespace(a='') %}{% for m in messages %}{% set ns.a = m.role %}{% endfor %}{{ ns.a }}"
-    "{% set ns = namespace(last='') %}{% for m in messages %}{% set ns.last = m.role %}{% endfor %}{{ ns.last }}"
-)
 READS_GLOBALS = "{{ range(3) | join }}{{ bos_token }}{% if tools is not none %}tools{% endif %}" + CHATML
 
 

@@ -13,7 +13,7 @@ from kit.data.checks import Drop, drop_blank, drop_duplicates, drop_equal, requi
 from kit.data.convert import Converted, read_demonstrations, read_pairs, read_prompts
 from kit.data.found import SourceFound, Stops
 from kit.data.problems import NoForm
-from kit.data.rows import Data, Demonstration, Pair, Prompt, Row, Split, T, fingerprint_of, messages_of, prompt_keys
+from kit.data.rows import Data, Demonstration, Pair, Prompt, Row, Split, T, messages_of, prompt_keys
 from kit.data.sources import Source, absent_column, has_column, read_source, renamed, require_known
 from kit.data.split import split_rows
 from kit.data.weigh import balance_prompts, resample, shares
@@ -95,9 +95,8 @@ def load_data(settings: DataSettings, seed: int, stops: Stops | None = None) -> 
     for name, split in (("demonstrations", demonstrations), ("prompts", prompts)):
         if not split.train:
             raise DataError(catalogue.ALL_HELD_OUT.format(name=name))
-    fingerprint = fingerprint_of(pairs, demonstrations, prompts)
     told = [printable(note).replace("\n", "\\n") for note in notes]  # a name in the data forges no line of its own
-    return Data(pairs, demonstrations, prompts, fingerprint, told, sources=tuple(found), keys=keys)
+    return Data(pairs, demonstrations, prompts, told, sources=tuple(found), keys=keys)
 
 
 def _read(

@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import chain
 from typing import Generic, TypeVar
 
@@ -56,11 +57,16 @@ class Data:
     pairs: Split[Pair]
     demonstrations: Split[Demonstration]
     prompts: Split[Prompt]
-    fingerprint: str  # sha256 over all rows and the split; origins (`where`) do not count
     notes: list[str]  # what a person wants to know about the data, one fact a line
     sources: tuple[SourceFound, ...] = ()  # what each of them held; no part of the data
     judge: tuple[Pair, ...] = ()  # pairs for a judge alone: no prompt of them stands in any train or held_out list
     keys: dict[int, str] = field(default_factory=dict, compare=False, repr=False)  # `prompt_keys` of these very rows
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """The sha256, in hex, over all rows and their sides; origins (`where`) do not count."""
+        judge = [Split(self.judge, ())] if self.judge else []
+        return fingerprint_of(self.pairs, self.demonstrations, self.prompts, *judge)
 
 
 Row = TypeVar("Row", Pair, Demonstration, Prompt)

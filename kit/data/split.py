@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from kit.data.rows import Data, Row, Split, fingerprint_of, prompt_keys
+from kit.data.rows import Data, Row, Split, prompt_keys
 
 
 def hold_out(keys: Iterable[str], fraction: float, seed: int, decided: Mapping[str, bool]) -> dict[str, bool]:
@@ -50,6 +50,5 @@ def keep_for_judge(data: Data, fraction: float, seed: int) -> Data:
     return replace(
         data,
         pairs=pairs, demonstrations=demonstrations, prompts=prompts, judge=judge,
-        fingerprint=fingerprint_of(pairs, demonstrations, prompts, Split(list(judge), [])),
         notes=[*data.notes, f"judge: {len(judge):,} pairs of {len(kept):,} training prompts kept for it alone"],
     )  # fmt: skip

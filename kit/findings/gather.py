@@ -3,7 +3,7 @@
 import math
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from hashlib import blake2b
 from itertools import chain
 
@@ -199,15 +199,13 @@ def _digest(ids: Sequence[int]) -> bytes:
 
 def _end_of_turn(encoded: Encoded, codec: Codec) -> EndOfTurn:
     """Looked up in the very ids that the trainers get, not in how they were made."""
-    last: Iterable[int] = chain(
-        (next(label for label in reversed(row["labels"]) if label != IGNORE) for row in _both(encoded.sft)),
-        (row[f"{side}_ids"][-1] for row in _both(encoded.pairs) for side in ("chosen", "rejected")),
-    )
-    ends = [token in codec.stops for token in last]
-    bos = codec.tokenizer.bos_token_id
-    starts = chain(
-        (row["input_ids"][:2] for row in _both(encoded.sft)), (r["prompt_ids"][:2] for r in _both(encoded.pairs))
-    )
+    bos, ends, starts = codec.tokenizer.bos_token_id, [], []
+    for row in chain(encoded.sft.train, encoded.sft.held_out):
+        starts.append(row["input_ids"][:2])
+        ends.append(next(label for label in reversed(row["labels"]) if label != IGNORE) in codec.stops)
+    for row in chain(encoded.pairs.train, encoded.pairs.held_out):
+        starts.append(row["prompt_ids"][:2])
+        ends += [row[f"{side}_ids"][-1] in codec.stops for side in ("chosen", "rejected")]
     return EndOfTurn(
         token=codec.tokenizer.decode([codec.end_of_turn]),
         answers=len(ends),
@@ -215,7 +213,3 @@ def _end_of_turn(encoded: Encoded, codec: Codec) -> EndOfTurn:
         cut=len(ends) - sum(ends),
         doubled_bos=sum(start == [bos, bos] for start in starts),
     )
-
-
-def _both(split: Split[dict]) -> Iterable[dict]:
-    return chain(split.train, split.held_out)
