@@ -3,7 +3,8 @@
 import pytest
 from rows import assistant, demonstrations, judged, pair, pairs, prompts, refusal, system, user
 
-from kit.data import Demonstration, Pair
+from kit.config import DataSettings
+from kit.data import Demonstration, Pair, load_data
 
 
 def note(*rows, **settings):
@@ -49,7 +50,7 @@ class TestPromptsUnderOtherNames:
         turns = [user("Hi"), assistant("Hello"), user("2+2?")]
         row = {"prompt": "2+2?", "chosen": [*turns, assistant("4")], "rejected": [*turns, assistant("5")]}
         row |= {"messages": row["chosen"], "score_chosen": 8.0, "score_rejected": 3.0, "question": "no"}
-        assert pair(row) == Pair(turns, "4", "5", "a.jsonl:1")
+        assert pair(row) == Pair(turns, "4", "5", "a.jsonl:1", margin=5.0)
 
     def test_scores_that_say_the_opposite_of_the_columns_are_told(self):
         row = {"prompt": "2+2?", "chosen": "4", "rejected": "5", "score_chosen": 2.0, "score_rejected": 7.0}
@@ -57,6 +58,49 @@ class TestPromptsUnderOtherNames:
 
     def test_several_rejected_answers_make_a_pair_each(self):
         assert judged({"prompt": "2+2?", "chosen": "4", "rejected": ["5", "6"]}) == [("4", "5"), ("4", "6")]
+
+
+def margins(*rows, **settings):
+    return [pair.margin for pair in pairs(*rows, **settings).rows]
+
+
+PLAIN = {"prompt": "2+2?", "chosen": "4", "rejected": "5"}
+
+
+class TestMargins:
+    """By how much the better answer was rated higher: `reward.margin` takes it."""
+
+    def test_of_rated_answers_are_the_differences_of_their_ratings(self):
+        rows = [{"prompt": "2+2?", "response": str(n), "rating": n / 2} for n in (1, 2, 4)]
+        assert sorted(margins(*rows)) == [0.5, 1.0, 1.5]
+
+    def test_of_several_peoples_ratings_are_those_of_the_means(self):
+        given = [("4", 5, "ann"), ("4", 4, "bo"), ("5", 1, "ann"), ("5", 2, "bo")]
+        rows = [{"prompt": "2+2?", "response": text, "rating": n, "annotator": who} for text, n, who in given]
+        assert margins(*rows) == [3.0]
+
+    def test_of_ranks_are_places(self):
+        assert sorted(margins({"prompt": "2+2?", "responses": ["4", "5", "6"], "ranks": [1, 2, 4]})) == [1.0, 2.0, 3.0]
+
+    def test_of_two_scores_beside_chosen_and_rejected_are_their_difference(self):
+        assert margins(PLAIN | {"score_chosen": 8, "score_rejected": 6.5}) == [1.5]
+
+    def test_of_scores_that_say_the_opposite_are_none(self):
+        assert margins(PLAIN | {"score_chosen": 2, "score_rejected": 6.5}) == [0.0]
+
+    def test_may_stand_in_a_column(self):
+        assert margins(PLAIN | {"margin": 2}) == [2.0]
+        renamed = DataSettings(preferences=[PLAIN | {"gap": 3}] * 2, columns={"margin": "gap"}, eval_fraction=0)
+        assert [pair.margin for pair in load_data(renamed, 0).pairs.train] == [3.0]
+        assert "margin is -1; by how much" in refusal(pairs, PLAIN | {"margin": -1})
+
+    def test_are_unknown_where_people_only_chose(self):
+        battle = {"prompt": "?", "response_a": "a", "response_b": "b", "winner": "a"}
+        assert margins(PLAIN) == margins(battle) == margins(PANDALM | {"annotator1": 1}) == [None]
+
+    def test_belong_to_the_fingerprint_where_there_are_any(self):
+        rows = [[PLAIN | {"prompt": f"{n}?"} | more for n in range(9)] for more in ({}, {"margin": 1}, {"margin": 2})]
+        assert len({load_data(DataSettings(preferences=some), 0).fingerprint for some in rows}) == 3
 
 
 class TestOpenAssistantTrees:
@@ -227,7 +271,7 @@ class TestComparisons:
 
     def test_two_scores_compare_the_answers_without_a_winner(self):
         row = {"question": {"full_text": "2+2?"}, "answer_0": "4", "answer_1": "5", "score_0": 0.5, "score_1": -0.5}
-        assert pair(row) == Pair([user("2+2?")], "4", "5", "a.jsonl:1")
+        assert pair(row) == Pair([user("2+2?")], "4", "5", "a.jsonl:1", margin=1.0)
 
     def test_whole_conversations_are_compared(self):
         row = {

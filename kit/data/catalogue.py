@@ -164,6 +164,7 @@ WRONG_CELLS = "{found} cells, {wanted} are wanted (quote cells that hold commas)
 NO_CSV = "no CSV ({error}); quote cells, and double the quotes inside them"
 NO_MESSAGES_CELL = "a cell looks like a list of messages but is no JSON: {text}"
 NO_CELL = "no {name!r}; found {found}"
+NEGATIVE_MARGIN = "margin is {found:g}; by how much the chosen answer is better cannot be less than 0"
 NO_NUMBER = "{what} is {found}, a number is wanted"
 NO_LIST = "{name} is {found}, a list is wanted"
 NO_LABEL = "{what} is {found}; true or false (1 or 0, up or down, like or dislike) is wanted"
@@ -283,6 +284,13 @@ NUMBER_AS_TEXT = "read a number that is written as text in {what}"
 BOOLEAN_AS_TEXT = "read true or false as the text of an answer in {what}"
 SYSTEM_COLUMN = "took the column system as the system turn"
 TIES = "a tie of two answers makes no pair"
+NO_MARGINS = (
+    "reward.margin is {margin:g}, and no pair of data.preferences says by how much its answer is better: that takes "
+    "ratings, scores or a column `margin`. Set it to 0, or name the columns in data.columns"
+)
+SOME_MARGINS = (
+    "reward.margin: {count:,} of {all:,} training pairs do not say by how much an answer is better; their margin is 0"
+)
 BELOW_MARGIN = "two answers less than {margin:g} apart make no pair (data.min_margin)"
 EMPTY_ANSWER_LEFT_OUT = "left out an empty answer in a row"
 UNJUDGED = "left out an answer that nobody ranked or rated"

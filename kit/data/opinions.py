@@ -30,6 +30,7 @@ class Opinion:
     answers: tuple[Answer, ...]
     where: str
     annotator: str | None = None
+    margin: float | None = None  # of its one pair, where the data say it themselves
 
 
 class Rules(NamedTuple):
@@ -38,6 +39,7 @@ class Rules(NamedTuple):
     votes: str = "auto"
     min_margin: float = 0.0
     standardize: bool = False
+    rated: bool = False  # a difference of two values is the margin of their pair
 
 
 def pairs_of(opinions: Iterable[Opinion], rules: Rules, counts: Counter[str]) -> list[Pair]:
@@ -59,7 +61,8 @@ def pairs_of(opinions: Iterable[Opinion], rules: Rules, counts: Counter[str]) ->
             elif abs(difference) < rules.min_margin:
                 counts[catalogue.BELOW_MARGIN.format(margin=rules.min_margin)] += 1
             else:
-                pairs.append(Pair(opinion.prompt, better.text, worse.text, opinion.where))
+                margin = abs(difference) if rules.rated else opinion.margin
+                pairs.append(Pair(opinion.prompt, better.text, worse.text, opinion.where, margin))
     return pairs
 
 

@@ -23,6 +23,7 @@ class Pair:
     chosen: str
     rejected: str
     where: str  # "hh.jsonl:12", or "prefs.parquet row 12" where a file has no lines; both count from 1
+    margin: float | None = None  # by how much people rated `chosen` higher, above 0; None where the data do not say
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +118,8 @@ def fingerprint_of(*splits: Split) -> str:
 def _as_json(row: Pair | Demonstration | Prompt) -> str:
     """What `json` writes of [messages, answers] with sorted keys, put together here in a third of the time."""
     turns = [f'{{"content": {_quoted(m["content"])}, "role": {_quoted(m["role"])}}}' for m in messages_of(row)]
-    return f"[[{', '.join(turns)}], [{', '.join(map(_quoted, answers_of(row)))}]]"
+    margin = f", {row.margin!r}" if isinstance(row, Pair) and row.margin is not None else ""
+    return f"[[{', '.join(turns)}], [{', '.join(map(_quoted, answers_of(row)))}]{margin}]"
 
 
 def _sha256(lines: Iterable[str]) -> str:

@@ -6,6 +6,7 @@ prompt is a prefix by construction, EOS is learnt, no BOS stands twice, and the 
 PPO puts it (TRL issues #1702, #5338; a template that writes a newline after the end of turn moves TRL's score to it).
 """
 
+from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
@@ -39,7 +40,8 @@ class EncodedPrompt:
 class Encoded:
     """All data as ids. Each part reads like a list of plain dicts that TRL's collators take as they are.
 
-    sft: {input_ids, labels}; pairs: {prompt_ids, chosen_ids, rejected_ids}, the responses without the prompt.
+    sft: {input_ids, labels}; pairs: {prompt_ids, chosen_ids, rejected_ids}, the responses without the prompt, and
+    margin where people rated both answers.
     """
 
     sft: Split[dict]
@@ -91,8 +93,9 @@ def encode_data(data: Data, codec: Codec, settings: DataSettings, stops: Stops |
 
     store = texts.store
 
-    def pair(place: int, chosen: int, rejected: int) -> dict:
-        return {"prompt_ids": texts.prompt_ids(place), "chosen_ids": store[chosen], "rejected_ids": store[rejected]}
+    def pair(place: int, chosen: int, rejected: int, margin: int) -> dict:
+        ids = {"prompt_ids": texts.prompt_ids(place), "chosen_ids": store[chosen], "rejected_ids": store[rejected]}
+        return ids if margin < 0 else ids | {"margin": used.margins[margin]}
 
     def sequence(place: int, answer: int) -> dict:
         start, ids = texts.prompt_ids(place), store[answer]
@@ -117,10 +120,11 @@ class _Used:
 
     def __init__(self, texts: Texts, settings: DataSettings) -> None:
         self._texts = texts
+        self.margins = array("d")
         self._prompt_tokens, self._response_tokens = settings.max_prompt_tokens, settings.max_response_tokens
 
-    def pair(self, row: Pair, seen: Measured) -> tuple[int, int, int] | None:
-        """The numbers of a pair."""
+    def pair(self, row: Pair, seen: Measured) -> tuple[int, int, int, int] | None:
+        """The numbers of a pair, the place of its margin last; -1 where it has none."""
         answers = self._answers(row, ("chosen", "rejected"), seen)
         if answers is None:
             return None
@@ -128,7 +132,10 @@ class _Used:
         if self._texts.store[chosen] == self._texts.store[rejected]:
             seen.count(catalogue.EQUAL_AS_USED, row.where)
             return None
-        return self._texts.place(row), chosen, rejected
+        if row.margin is None:
+            return self._texts.place(row), chosen, rejected, -1
+        self.margins.append(row.margin)
+        return self._texts.place(row), chosen, rejected, len(self.margins) - 1
 
     def demonstration(self, row: Demonstration, seen: Measured) -> tuple[int, int] | None:
         """The numbers of a demonstration."""

@@ -35,7 +35,7 @@ class KitRewardTrainer(HalvesMicroBatch, RewardTrainer):
 
 def train_reward(config: Config, pairs: Split[dict], base: Base, out: Path, sft: Path) -> StageResult:
     """Train the score of a copy of the SFT adapter on the pairs (Bradley-Terry); write it, head included, to `out`."""
-    train, held_out = (_sequences(part) for part in (pairs.train, pairs.held_out))
+    train, held_out = (_sequences(part, config.reward.margin) for part in (pairs.train, pairs.held_out))
     longest = max(max(len(row["chosen_ids"]), len(row["rejected_ids"])) for row in train)
     choice = choose_sizes(config, "reward", base, longest)
     model = new_reward(base.scorer(), sft)
@@ -115,6 +115,12 @@ def held_out_rows(pairs: Sequence[dict], scores: list[tuple[float, float]]) -> l
     ]
 
 
-def _sequences(pairs: Sequence[dict]) -> list[dict]:
-    """Whole sequences, prompt and response, as RewardTrainer takes them."""
-    return [{f"{s}_ids": pair["prompt_ids"] + pair[f"{s}_ids"] for s in ("chosen", "rejected")} for pair in pairs]
+def _sequences(pairs: Sequence[dict], weight: float = 0.0) -> list[dict]:
+    """Whole sequences, prompt and response, as RewardTrainer takes them.
+
+    With a weight also `margin`, which its loss takes off the difference of the scores; 0 where nobody rated a pair.
+    """
+    rows = [{f"{s}_ids": pair["prompt_ids"] + pair[f"{s}_ids"] for s in ("chosen", "rejected")} for pair in pairs]
+    if not weight:
+        return rows
+    return [row | {"margin": weight * pair.get("margin", 0.0)} for row, pair in zip(rows, pairs, strict=True)]
