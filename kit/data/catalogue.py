@@ -81,7 +81,9 @@ ALL_HELD_OUT = (
     "Use more prompts, a smaller data.eval_fraction or another seed."
 )
 NO_SPLIT = "{name}: no split {wanted!r}; found {found}. Name one of them as `split`."
-NO_SPLITS = "{name}: this is one Dataset without splits, so `split: {split}` names nothing; remove it."
+NO_SPLITS = "{name}: this is one data set without splits, so `split: {split}` names nothing; remove it."
+SPLIT_READ = "{name}: read the split {split}; not {others} (`split` beside the `path` names another)"
+COLUMNS_READ = "{name}: one JSON object of columns ({columns}), read row by row"
 NO_DATASET_FOLDER = (
     "{path}: a folder that holds no saved dataset; found {found}. Name a data file in it, or a folder written by "
     "Dataset.save_to_disk."
@@ -169,6 +171,8 @@ NO_NUMBER = "{what} is {found}, a number is wanted"
 NO_LIST = "{name} is {found}, a list is wanted"
 NO_LABEL = "{what} is {found}; true or false (1 or 0, up or down, like or dislike) is wanted"
 NO_VERDICT = "{what} is {found}, {wanted} is wanted"
+NO_ONE_HOT = "exactly one of the columns of the winner must be 1, the others 0; found {found}"
+TURNS_DIFFER = "{prompt} holds {n} turns but {answer} {m}; each turn needs an answer"
 UNCLEAR_VERDICT = (
     "{what} is 0 or 1, which does not say whether 1 means {first} or the other answer; write a or b, or 1, 2 and 0 for "
     "a tie"

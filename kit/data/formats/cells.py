@@ -5,7 +5,7 @@ import re
 from typing import Any
 
 from kit.data import catalogue
-from kit.data.formats.head import Head, as_text, is_object
+from kit.data.formats.head import Head, as_list, as_text, is_list, is_object
 from kit.data.names import ANNOTATOR, MESSAGES, PROMPTS
 from kit.data.problems import RowProblem, excerpt, type_name
 from kit.data.rows import Message
@@ -47,6 +47,22 @@ def prompt_of(values: Values, column: str, remarks: Remarks) -> list[Message]:
         value = "\n\n".join(part for part in (value.strip(), extra) if part)
     prompt = read_prompt(value, column, remarks)
     return prompt if column in ("prompt", "input") else _with_system(_history(values) + prompt, values, remarks)
+
+
+def turns_of_lists(values: Values, prompt: str, answer: str) -> list[Message]:
+    """The conversation of two lists, what the user said and what was answered, as LMSYS writes it; null is no words."""
+    asked, said = (as_list(cell(values, name)) for name in (prompt, answer))
+    for name, value in ((prompt, asked), (answer, said)):
+        if not is_list(value):
+            raise RowProblem(catalogue.NO_LIST.format(name=name, found=type_name(value)))
+    if len(asked) != len(said) or not asked:
+        raise RowProblem(catalogue.TURNS_DIFFER.format(prompt=prompt, n=len(asked), answer=answer, m=len(said)))
+    both = ((prompt, "user", asked), (answer, "assistant", said))
+    return [
+        {"role": role, "content": read_text("" if turns[n] is None else turns[n], f"{name}[{n}]")}
+        for n in range(len(asked))
+        for name, role, turns in both
+    ]
 
 
 def annotator_of(values: Values, column: str | None) -> str | None:
