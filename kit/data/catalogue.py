@@ -32,6 +32,9 @@ RENAME_ORDERED = (
     "The answers in {answers} have no ranks or scores. If they stand in order, the best first, say so: data.columns: "
     "{{ranking: {answers}}}."
 )
+NO_RATINGS = (
+    "{column} holds {values}, ...: write a rating as a number, or a label as true or false (1 or 0, up or down)."
+)
 RENAME_INSIDE = (
     "The answers in {answers} hold {keys}. Say which is a score or rank, e.g. data.columns: {{score: quality}}; or, if "
     "they stand in order, the best first: data.columns: {{ranking: {answers}}}."
@@ -84,6 +87,13 @@ NO_SPLIT = "{name}: no split {wanted!r}; found {found}. Name one of them as `spl
 NO_SPLITS = "{name}: this is one data set without splits, so `split: {split}` names nothing; remove it."
 SPLIT_READ = "{name}: read the split {split}; not {others} (`split` beside the `path` names another)"
 COLUMNS_READ = "{name}: one JSON object of columns ({columns}), read row by row"
+ROWS_BY_NAME = "{name}: one JSON object of rows by name ({first}, ...), read row by row"
+SEVERAL_OBJECTS = (
+    "{name}: JSON objects that go over several lines follow each other. Write one object a line (`jq -c . {name} > "
+    "rows.jsonl`), or all of them in one list."
+)
+LFS_POINTER = "{name}: not the data but a Git LFS pointer to them; fetch them with `git lfs pull`."
+WEB_PAGE = "{name}: a web page, not data: the address it was downloaded from may need another link or a sign-in."
 NO_DATASET_FOLDER = (
     "{path}: a folder that holds no saved dataset; found {found}. Name a data file in it, or a folder written by "
     "Dataset.save_to_disk."
@@ -171,6 +181,7 @@ NO_NUMBER = "{what} is {found}, a number is wanted"
 NO_LIST = "{name} is {found}, a list is wanted"
 NO_LABEL = "{what} is {found}; true or false (1 or 0, up or down, like or dislike) is wanted"
 NO_VERDICT = "{what} is {found}, {wanted} is wanted"
+NO_TEXT_PART = "{what} is {found}; of a message in parts only parts of text can be read"
 NO_ONE_HOT = "exactly one of the columns of the winner must be 1, the others 0; found {found}"
 TURNS_DIFFER = "{prompt} holds {n} turns but {answer} {m}; each turn needs an answer"
 UNCLEAR_VERDICT = (
@@ -287,6 +298,7 @@ LINE_ENDS = "read Windows line ends as plain ones in a transcript"
 NUMBER_AS_TEXT = "read a number that is written as text in {what}"
 BOOLEAN_AS_TEXT = "read true or false as the text of an answer in {what}"
 SYSTEM_COLUMN = "took the column system as the system turn"
+PARTS_JOINED = "joined the parts of text that a message consists of"
 TIES = "a tie of two answers makes no pair"
 NO_MARGINS = (
     "reward.margin is {margin:g}, and no pair of data.preferences says by how much its answer is better: that takes "

@@ -32,6 +32,11 @@ _WRAPPERS = {
     b"\x28\xb5\x2f\xfd": "a zstd archive",
     _GZIP: "a gzip archive within a gzip archive",
 }
+_NO_DATA = {
+    "version https://git-lfs": catalogue.LFS_POINTER,
+    "<!doctype html": catalogue.WEB_PAGE,
+    "<html": catalogue.WEB_PAGE,
+}
 _MAX_WHOLE_CHARACTERS = 2**28  # of a JSON object that wraps a list
 _MAX_EXPANSION = 200  # times an archive's own size; text packs 3 to 20 times, and deflate 1,032 times at most
 _MAX_BLANK_LINES = 100_000
@@ -195,6 +200,9 @@ def _read_text(
 ) -> Iterator[Row]:
     """The rows of a text whose first line that is not blank is the last of `start`."""
     first = start[-1].strip()
+    for beginning, what in _NO_DATA.items():
+        if first.lower().startswith(beginning):
+            raise DataError(what.format(name=name))
     suffix = Path(name.removesuffix(".gz")).suffix.lower()
     if first[0] not in "[{" and (suffix in (".csv", ".tsv") or _has_known_header(first)):
         _refuse_split(split, name)

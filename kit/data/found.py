@@ -16,6 +16,7 @@ _WARNINGS = (
     catalogue.MIXED_SCALES,
     catalogue.SCORES_SAY_OPPOSITE,
     catalogue.BAD_ROWS_SKIPPED,
+    catalogue.GUESSED_PROMPT,
     catalogue.SPECIAL_TOKEN,
     catalogue.SPECIAL_TOKEN_AS_WORDS,
     catalogue.SPECIAL_TOKEN_SAMPLED,

@@ -1,5 +1,6 @@
 """The rows of a file that is one JSON object: a list in it, one of several splits, columns side by side, or itself."""
 
+import json
 from typing import Any
 
 from kit.data import catalogue, names
@@ -19,16 +20,23 @@ def rows_of_object(text: str, name: str, split: str | None, notes: list[str]) ->
     try:
         whole = decode(text)
     except (ValueError, RecursionError):
+        if _is_several_objects(text):
+            raise DataError(catalogue.SEVERAL_OBJECTS.format(name=name)) from None
         return None
     if not isinstance(whole, dict):
         return None
     lists = {key: value for key, value in whole.items() if isinstance(value, list) and _holds_rows(value)}
+    if whole.get("train") == []:  # then the only other list is not taken for it
+        lists["train"] = []
     if lists and not _ROW_NAMES & whole.keys():
         if len(lists) == 1 and split is None:
             return "", next(iter(lists.values()))
         return _of_split(lists, name, split, notes)
     if split:
         raise DataError(catalogue.NO_SPLITS.format(name=name, split=split))
+    if len(whole) > 1 and all(isinstance(row, dict) and _ROW_NAMES & row.keys() for row in whole.values()):
+        notes.append(catalogue.ROWS_BY_NAME.format(name=name, first=next(iter(whole))))
+        return "", list(whole.values())
     columns = _columns(whole)
     if columns is not None:
         notes.append(catalogue.COLUMNS_READ.format(name=name, columns=", ".join(whole)))
@@ -44,6 +52,16 @@ def _of_split(lists: dict[str, list[Any]], name: str, split: str | None, notes: 
     if split is None:
         notes.append(catalogue.SPLIT_READ.format(name=name, split=wanted, others=", ".join(others)))
     return f" {wanted}", lists[wanted]
+
+
+def _is_several_objects(text: str) -> bool:
+    """Whether objects that go over many lines follow each other."""
+    try:
+        first, end = json.JSONDecoder().raw_decode(text.lstrip("\ufeff \r\n\t"))
+    except (ValueError, RecursionError):
+        return False
+    rest = text.lstrip("\ufeff \r\n\t")[end:].lstrip(" \r\n\t,")
+    return isinstance(first, dict) and rest.startswith("{") and "\n" in text.strip()[:end]
 
 
 def _holds_rows(value: list[Any]) -> bool:

@@ -23,7 +23,12 @@ def cell(values: Values, name: str) -> Any:
 
 def prompt_column(head: Head) -> str | None:
     """The column that holds the prompt: one of its usual names, else a conversation, `input` or SHP's `history`."""
-    return head.first(PROMPTS) or head.first(MESSAGES) or head.first(("input", "history"), lambda v: isinstance(v, str))
+    return head.first(PROMPTS) or head.first(MESSAGES) or head.first(("input", "history"), _is_prompt)
+
+
+def _is_prompt(value: Any) -> bool:
+    """A text, or the object of messages that OpenAI's preferences have under `input`."""
+    return isinstance(value, str) or (is_object(value) and "messages" in value)
 
 
 def prompt_words(column: str, head: Head) -> str:
@@ -39,8 +44,8 @@ def prompt_of(values: Values, column: str, remarks: Remarks) -> list[Message]:
             raise RowProblem(catalogue.NO_USER_LAST.format(what=column, role=turns[-1]["role"]))
         return _with_system(turns, values, remarks)
     value = cell(values, column)
-    if is_object(value):  # webgpt: {"full_text": ...}; a single message
-        texts = [inner for key, inner in value.items() if key in ("full_text", "text", "content", "value")]
+    if is_object(value):  # webgpt: {"full_text": ...}; OpenAI: {"messages": ...}; a single message
+        texts = [inner for key, inner in value.items() if key in ("full_text", "text", "content", "value", "messages")]
         value = texts[0] if len(texts) == 1 else value
     if column == "instruction" and isinstance(value, str) and values.get("input") is not None:
         extra = read_text(values["input"], "input")
