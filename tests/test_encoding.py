@@ -486,6 +486,33 @@ class TestManyTextsAtOnce:
         wanted = one_by_one(whole, codec, limits)
         assert {name: list(getattr(encoded, name).train) for name in wanted} == wanted
 
+    @CODECS
+    def test_do_so_over_odd_texts(self, codec):
+        odd = [
+            "é",
+            "e\u0301",
+            "😀👩\u200d👧",
+            "<|end|>",
+            "a<|im_end|>\nb",
+            "<s>",
+            "\ufdd0\ufdd1",
+            "word " * 300,
+            "\u202eab",
+            " a\r\nb ",
+        ]
+        turns = [[user(text)] for text in odd] + [
+            [system(text), user("x"), assistant(text), user(text)] for text in odd
+        ]
+        rows = [Pair(start, odd[n % 10], odd[(n + 3) % 10], f"a:{n}") for n, start in enumerate(turns)]
+        whole = data(rows, prompts=[Prompt(row.prompt, row.where) for row in rows])
+        found = encode_data(whole, codec, DataSettings(max_prompt_tokens=8192, max_response_tokens=4096))
+        assert [found.measured["pairs"].kept[n] for n in range(len(rows))] == [row.where for row in rows]
+        for row, ids in zip(rows, found.pairs.train, strict=True):
+            assert ids["prompt_ids"] == codec.prompt(row.prompt)
+            assert ids["chosen_ids"] == codec.response(row.prompt, row.chosen)
+            assert ids["rejected_ids"] == codec.response(row.prompt, row.rejected)
+        assert all(prompt.ids == codec.prompt(prompt.messages) for prompt in found.prompts.train)
+
     def test_do_so_over_more_prompts_than_are_read_in_one_go(self):
         pairs = [pair(f"Say {number}.", f"{number}!", "No.") for number in range(1000)]
         limits = DataSettings()
