@@ -243,6 +243,12 @@ class RewardSettings(EpochSettings):
     center_rewards_coefficient: Float | None = Field(
         0.01, ge=0, description="Pulls the mean score to 0 (TRL's name; Eisenstein et al. 2023, eq. 2). null: off."
     )
+    margin: Float = Field(
+        0.0,
+        ge=0,
+        description="Score units that two answers are to lie apart for each unit that people rated them apart, so that "
+        "clear verdicts weigh more (Llama 2, eq. 2). 0: off. For data with ratings, scores or a column `margin`.",
+    )
 
 
 class DPOSettings(EpochSettings):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from kit import config_file, notices
 from kit.config import Config
-from kit.data import Data
+from kit.data import Data, catalogue
 from kit.data.found import Stops
 from kit.errors import ConfigError, DataError, ModelError
 from kit.floors import check_floors
@@ -131,6 +131,12 @@ def _check_stages_have_data(config: Config, data: Data) -> None:
     needing = [stage for stage in config.stages if stage != "sft"]
     if needing and not data.pairs.train:
         raise DataError(f"data.preferences: none given, but {', '.join(needing)} need pairs; set it, or run sft alone")
+    if "reward" in config.stages and config.reward.margin:
+        without = sum(pair.margin is None for pair in data.pairs.train)
+        if without == len(data.pairs.train):
+            raise DataError(catalogue.NO_MARGINS.format(margin=config.reward.margin))
+        if without:
+            notices.warn(catalogue.SOME_MARGINS.format(count=without, all=len(data.pairs.train)))
     if "compare" in config.stages and not data.prompts.held_out:
         raise DataError("compare: no held-out prompts; give more data or raise data.eval_fraction")
 

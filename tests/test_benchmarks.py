@@ -28,7 +28,9 @@ class TestImports:
         wanted = list(taken_from_the_kit(file))
         assert [f"{module}.{name}" for module, name in wanted if not there(module, name)] == []
 
-    @pytest.mark.parametrize("name", ["startup", "ppo_vs_trl", "ppo_learning_vs_trl", "reward_ceiling", "gpu_memory"])
+    @pytest.mark.parametrize(
+        "name", ["startup", "ppo_vs_trl", "ppo_learning_vs_trl", "reward_ceiling", "gpu_memory", "data_check"]
+    )
     def test_each_says_what_it_does(self, name):
         file = next(file for file in FILES if file.stem == name)
         done = subprocess.run([sys.executable, str(file), "--help"], capture_output=True, text=True)
@@ -116,3 +118,26 @@ class TestRewardCeiling:
         kl, proxy, _ = bench.tilted(self.DRAWN, coefficient)
         best = coefficient * math.log(sum(math.exp(score / coefficient) for score, _ in self.DRAWN) / 4)
         assert proxy - coefficient * kl == pytest.approx(best, rel=1e-9)
+
+
+class TestDataBenchmark:
+    @pytest.fixture
+    def bench(self, monkeypatch):
+        monkeypatch.syspath_prepend(str(FILES[0].parent))
+        return importlib.import_module("data_check")
+
+    def test_prints_seconds_and_memory_beside_their_goals(self, bench, monkeypatch, capsys):
+        monkeypatch.setattr(sys, "argv", ["data_check.py", "--rows", "300"])
+        assert bench.main() == 0
+        told = capsys.readouterr().out
+        assert "goal   60   ok" in told and "goal    2   ok" in told and "seconds, all cores" in told
+
+    def test_writes_transcripts_that_differ(self, bench, tmp_path):
+        bench.write_rows(tmp_path / "a.jsonl", 50)
+        rows = (tmp_path / "a.jsonl").read_text().splitlines()
+        assert len(set(rows)) == 50 and all("Human: " in row for row in rows)
+
+    def test_a_missed_goal_is_told_by_the_exit_code(self, bench, monkeypatch, capsys):
+        monkeypatch.setattr(bench, "check", lambda *_: bench.Cost(61.0, 100.0, 10**9))
+        monkeypatch.setattr(sys, "argv", ["data_check.py", "--rows", "20"])
+        assert bench.main() == 1 and "goal   60   missed" in capsys.readouterr().out

@@ -10,7 +10,7 @@ import pytest
 from toy_tokenizers import CHATML, byte_level
 
 from kit.config import DataSettings
-from kit.data import load_data
+from kit.data import catalogue, load_data
 from kit.errors import DataError
 from kit.models.encoding import Codec, encode_data
 
@@ -314,7 +314,7 @@ class TestTells:
 
     def test_of_texts_that_hold_a_special_token(self, load):
         notes = encode_data(load(changed(chosen="Yes<|im_end|>")), CODEC, DataSettings()).notes
-        assert "pairs: 1 of 200 dropped: the text holds a special token of the tokenizer" in notes
+        assert f"pairs: 1 of 200 {catalogue.SPECIAL_TOKEN_AS_WORDS}" in notes
 
     def test_of_a_side_that_always_wins(self, load):
         rows = [{"prompt": f"{n}?", "response_a": "a", "response_b": f"b {n}", "winner": "a"} for n in range(50)]

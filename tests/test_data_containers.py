@@ -9,6 +9,8 @@ import pytest
 
 from kit.config import DataSettings
 from kit.data import load_data
+from kit.data.sources import read_source
+from kit.errors import DataError
 
 FORMS = {
     "rankings": [{"prompt": f"{n}?", "responses": ["a", "b, c", 'd "e"'], "ranks": [2, 1, 3]} for n in range(12)],
@@ -80,3 +82,53 @@ class TestContainers:
             settings = DataSettings(preferences=str(tmp_path / "rows"), eval_fraction=0.2)
             fingerprints.add(load_data(settings, seed=0).fingerprint)
         assert len(fingerprints) == 1
+
+
+ROWS = [{"prompt": f"{n}?", "chosen": f"yes {n}", "rejected": "no"} for n in range(3)]
+
+
+class TestOneObjectOfSeveralSplits:
+    """{"train": [...], "test": [...]}, on one line or many."""
+
+    @pytest.fixture(params=[None, 1], ids=["one line", "indented"])
+    def file(self, tmp_path, request):
+        whole = {"train": ROWS, "test": ROWS[:1], "about": "pairs"}
+        path = tmp_path / "splits.json"
+        path.write_text(json.dumps(whole, indent=request.param))
+        return path
+
+    def test_gives_train_and_says_what_else_there_is(self, file):
+        source = read_source(str(file), "data.preferences", 0)
+        assert [row.values for row in source.rows] == ROWS
+        assert source.notes == ["splits.json: read the split train; not test (`split` beside the `path` names another)"]
+
+    def test_gives_the_split_that_is_named(self, file):
+        source = read_source({"path": str(file), "split": "test"}, "data.preferences", 0)
+        assert list(source.rows) == [("splits.json test row 1", ROWS[0])] and source.notes == []
+
+    def test_refuses_a_split_that_is_not_there(self, file):
+        with pytest.raises(DataError, match=r"no split 'dev'; found \['test', 'train'\]\. Name one of them as `split`"):
+            read_source({"path": str(file), "split": "dev"}, "data.preferences", 0)
+
+    def test_asks_for_one_where_none_is_called_train(self, tmp_path):
+        (tmp_path / "a.json").write_text(json.dumps({"easy": ROWS, "hard": ROWS}))
+        with pytest.raises(DataError, match=r"no split 'train'; found \['easy', 'hard'\]"):
+            read_source(str(tmp_path / "a.json"), "data.preferences", 0)
+
+
+class TestOneObjectOfColumns:
+    @pytest.mark.parametrize("indent", [None, 1])
+    def test_is_read_row_by_row_and_said(self, tmp_path, indent):
+        columns = {name: [row[name] for row in ROWS] for name in ROWS[0]}
+        by_number = {name: {str(n): value for n, value in enumerate(values)} for name, values in columns.items()}
+        for whole in (columns, by_number):
+            (tmp_path / "a.json").write_text(json.dumps(whole, indent=indent))
+            source = read_source(str(tmp_path / "a.json"), "data.preferences", 0)
+            assert [row.values for row in source.rows] == ROWS
+            assert source.notes == [f"a.json: one JSON object of columns ({', '.join(ROWS[0])}), read row by row"]
+
+    def test_of_which_one_is_shorter_is_no_table(self, tmp_path):
+        (tmp_path / "a.json").write_text(
+            json.dumps({"prompt": ["a", "b"], "chosen": ["c"], "rejected": ["d"]}, indent=1)
+        )
+        assert len(list(read_source(str(tmp_path / "a.json"), "data.preferences", 0).rows)) == 1

@@ -1,9 +1,12 @@
 """The forms of preferences beside chosen and rejected: each is recognised by its content and read into pairs."""
 
+import json
+
 import pytest
 from rows import assistant, demonstrations, judged, pair, pairs, prompts, refusal, system, user
 
-from kit.data import Demonstration, Pair
+from kit.config import DataSettings
+from kit.data import Demonstration, Pair, load_data
 
 
 def note(*rows, **settings):
@@ -49,7 +52,7 @@ class TestPromptsUnderOtherNames:
         turns = [user("Hi"), assistant("Hello"), user("2+2?")]
         row = {"prompt": "2+2?", "chosen": [*turns, assistant("4")], "rejected": [*turns, assistant("5")]}
         row |= {"messages": row["chosen"], "score_chosen": 8.0, "score_rejected": 3.0, "question": "no"}
-        assert pair(row) == Pair(turns, "4", "5", "a.jsonl:1")
+        assert pair(row) == Pair(turns, "4", "5", "a.jsonl:1", margin=5.0)
 
     def test_scores_that_say_the_opposite_of_the_columns_are_told(self):
         row = {"prompt": "2+2?", "chosen": "4", "rejected": "5", "score_chosen": 2.0, "score_rejected": 7.0}
@@ -57,6 +60,51 @@ class TestPromptsUnderOtherNames:
 
     def test_several_rejected_answers_make_a_pair_each(self):
         assert judged({"prompt": "2+2?", "chosen": "4", "rejected": ["5", "6"]}) == [("4", "5"), ("4", "6")]
+
+
+def margins(*rows, **settings):
+    return [pair.margin for pair in pairs(*rows, **settings).rows]
+
+
+PLAIN = {"prompt": "2+2?", "chosen": "4", "rejected": "5"}
+
+
+class TestMargins:
+    """By how much the better answer was rated higher: `reward.margin` takes it."""
+
+    def test_of_rated_answers_are_the_differences_of_their_ratings(self):
+        rows = [{"prompt": "2+2?", "response": str(n), "rating": n / 2} for n in (1, 2, 4)]
+        assert sorted(margins(*rows)) == [0.5, 1.0, 1.5]
+
+    def test_of_several_peoples_ratings_are_those_of_the_means(self):
+        given = [("4", 5, "ann"), ("4", 4, "bo"), ("5", 1, "ann"), ("5", 2, "bo")]
+        rows = [{"prompt": "2+2?", "response": text, "rating": n, "annotator": who} for text, n, who in given]
+        assert margins(*rows) == [3.0]
+
+    def test_of_ranks_are_places(self):
+        assert sorted(margins({"prompt": "2+2?", "responses": ["4", "5", "6"], "ranks": [1, 2, 4]})) == [1.0, 2.0, 3.0]
+
+    def test_of_two_scores_beside_chosen_and_rejected_are_their_difference(self):
+        assert margins(PLAIN | {"score_chosen": 8, "score_rejected": 6.5}) == [1.5]
+
+    def test_of_scores_that_say_the_opposite_are_none(self):
+        assert margins(PLAIN | {"score_chosen": 2, "score_rejected": 6.5}) == [0.0]
+
+    def test_may_stand_in_a_column(self):
+        assert margins(PLAIN | {"margin": 2}) == [2.0]
+        renamed = DataSettings(
+            preferences=[PLAIN | {"gap": 3, "prompt": f"{n}?"} for n in "ab"], columns={"margin": "gap"}
+        )
+        assert [pair.margin for pair in load_data(renamed, 0).pairs.train] == [3.0]
+        assert "margin is -1; by how much" in refusal(pairs, PLAIN | {"margin": -1})
+
+    def test_are_unknown_where_people_only_chose(self):
+        battle = {"prompt": "?", "response_a": "a", "response_b": "b", "winner": "a"}
+        assert margins(PLAIN) == margins(battle) == margins(PANDALM | {"annotator1": 1}) == [None]
+
+    def test_belong_to_the_fingerprint_where_there_are_any(self):
+        rows = [[PLAIN | {"prompt": f"{n}?"} | more for n in range(9)] for more in ({}, {"margin": 1}, {"margin": 2})]
+        assert len({load_data(DataSettings(preferences=some), 0).fingerprint for some in rows}) == 3
 
 
 class TestOpenAssistantTrees:
@@ -227,7 +275,7 @@ class TestComparisons:
 
     def test_two_scores_compare_the_answers_without_a_winner(self):
         row = {"question": {"full_text": "2+2?"}, "answer_0": "4", "answer_1": "5", "score_0": 0.5, "score_1": -0.5}
-        assert pair(row) == Pair([user("2+2?")], "4", "5", "a.jsonl:1")
+        assert pair(row) == Pair([user("2+2?")], "4", "5", "a.jsonl:1", margin=1.0)
 
     def test_whole_conversations_are_compared(self):
         row = {
@@ -267,6 +315,76 @@ class TestComparisons:
 
 
 LIST = {"prompt": "2+2?", "responses": ["5", "4", "four"]}
+
+
+ARENA = {"prompt": "2+2?", "response_a": "4", "response_b": "5"}
+TURNS = {"prompt": ["2+2?", "Sure?"], "response_a": ["4", "Yes."], "response_b": ["4", "No."]}
+
+
+def won(side):
+    """The columns of the winner as LMSYS writes them."""
+    return {name: int(name == f"winner_{side}") for name in ("winner_model_a", "winner_model_b", "winner_tie")}
+
+
+class TestOneColumnForEachWinner:
+    """LMSYS: winner_model_a, winner_model_b and winner_tie, of which one is 1."""
+
+    def test_says_who_won(self):
+        assert judged(ARENA | won("model_a")) == [("4", "5")] and judged(ARENA | won("model_b")) == [("5", "4")]
+        assert "judged by winner_model_a and winner_model_b and winner_tie" in note(ARENA | won("model_a"))
+
+    def test_says_so_in_words_and_text_too(self):
+        for yes, no in ((True, False), ("1", "0"), ("True", "False"), (1.0, 0.0)):
+            row = {"winner_model_a": no, "winner_model_b": yes, "winner_tie": no}
+            assert judged(ARENA | row) == [("5", "4")]
+
+    def test_without_one_for_ties_two_zeros_are_a_tie(self):
+        rows = [ARENA | {"winner_a": 0, "winner_b": 0}, ARENA | {"winner_a": 0, "winner_b": 1}]
+        assert judged(*rows) == [("5", "4")]
+        assert "a tie of two answers makes no pair (1 time)" in notes(*rows)
+
+    def test_a_tie_makes_no_pair(self):
+        assert judged(ARENA | won("tie"), ARENA | won("model_a")) == [("4", "5")]
+
+    @pytest.mark.parametrize("wrong", [{"winner_model_b": 1}, {"winner_model_a": 0}, {"winner_tie": None}])
+    def test_none_or_two_of_them_are_a_problem(self, wrong):
+        found = refusal(pairs, ARENA | won("model_a"), ARENA | won("model_a") | wrong)
+        assert (
+            "a.jsonl:2: exactly one of the columns of the winner must be 1, the others 0; found winner_model_a" in found
+        )
+
+    def test_beside_whole_conversations(self):
+        sides = {f"conversation_{side}": [user("2+2?"), assistant(said)] for side, said in (("a", "4"), ("b", "5"))}
+        assert judged(sides | won("model_b")) == [("5", "4")]
+
+    def test_which_side_wins_too_often_is_told(self):
+        rows = [ARENA | won("model_a") | {"prompt": f"{n}?"} for n in range(40)]
+        assert "the first of the two answers won 100% of 40 verdicts" in notes(*rows)
+
+
+class TestConversationsInTwoLists:
+    """LMSYS: `prompt` holds what the user said in all turns, `response_a` all answers; as lists or as JSON texts."""
+
+    def test_are_put_together(self):
+        found = pair(TURNS | won("model_a"))
+        assert found == Pair([user("2+2?"), assistant("4"), user("Sure?")], "Yes.", "No.", "a.jsonl:1")
+
+    def test_may_be_written_as_text(self):
+        row = {name: json.dumps(turns) for name, turns in TURNS.items()}
+        assert pair(row | won("model_a")) == pair(TURNS | won("model_a"))
+
+    def test_that_part_before_the_last_turn_judge_no_single_answer(self):
+        found = pairs(TURNS | won("model_a"), TURNS | won("model_a") | {"response_b": ["5", "No."]})
+        assert len(found.rows) == 1 and "part before the last turn" in found.drops[0].reason
+
+    def test_without_an_answer_to_each_turn_are_a_problem(self):
+        found = refusal(pairs, TURNS | won("model_a"), TURNS | won("model_a") | {"response_b": ["4"]})
+        assert "a.jsonl:2: prompt holds 2 turns but response_b 1; each turn needs an answer" in found
+
+    def test_an_answer_that_is_null_is_an_empty_one(self):
+        rows = [TURNS | won("model_a") | {"prompt": [f"{n}?", "Sure?"]} for n in range(20)]
+        found = pairs(*rows, TURNS | won("model_a") | {"response_b": ["4", None]})
+        assert len(found.rows) == 20 and "left out an empty answer in a row (1 time)" in "\n".join(found.notes)
 
 
 class TestLists:

@@ -243,7 +243,9 @@ class TestMissingFiles:
         assert values(read("~/a.jsonl")) == ROWS
 
     def test_a_split_of_a_plain_file_is_refused(self, tmp_path):
-        assert "split cannot be chosen" in refusal({"path": write(tmp_path / "a.jsonl", LINES), "split": "test"})
+        assert "`split: test` names nothing; remove it" in refusal(
+            {"path": write(tmp_path / "a.jsonl", LINES), "split": "test"}
+        )
 
 
 class TestRowsInMemory:

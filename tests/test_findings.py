@@ -218,8 +218,8 @@ class TestTheEndOfTurn:
         assert (end.token, end.answers, end.learnt, end.cut, end.doubled_bos) == ("<|im_end|>", 120, 118, 2, 0)
 
     def test_that_is_missing_from_the_ids_is_noticed(self, monkeypatch):
-        answer = Codec.answer
-        monkeypatch.setattr(Codec, "answer", lambda *given: replace(found := answer(*given), ids=found.ids[:-1]))
+        ended = Codec._ended
+        monkeypatch.setattr(Codec, "_ended", lambda *given: ended(*given)[:-1])
         assert find().end_of_turn.learnt == 0
 
 

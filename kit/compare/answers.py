@@ -54,12 +54,12 @@ class Sheet:
     answers: list[Answer]
 
 
-def choose_prompts(prompts: list[EncodedPrompt], count: int, seed: int) -> list[EncodedPrompt]:
+def choose_prompts(prompts: Sequence[EncodedPrompt], count: int, seed: int) -> list[EncodedPrompt]:
     """`count` of the held-out prompts, the same for every arm; which ones depends on the seed and nothing else."""
     return sorted(prompts, key=lambda p: hashlib.sha256(f"{seed}{p.ids}".encode()).digest())[:count]
 
 
-def choose_parts(config: Config, prompts: list[EncodedPrompt]) -> dict[str, list[EncodedPrompt]]:
+def choose_parts(config: Config, prompts: Sequence[EncodedPrompt]) -> dict[str, list[EncodedPrompt]]:
     """The held-out prompts that decide, and others (at most a quarter of all) for checkpoints and curves."""
     validation = min(config.compare.validation_prompts, len(prompts) // 4)
     ordered = choose_prompts(prompts, len(prompts), config.seed)

@@ -32,6 +32,9 @@ RENAME_ORDERED = (
     "The answers in {answers} have no ranks or scores. If they stand in order, the best first, say so: data.columns: "
     "{{ranking: {answers}}}."
 )
+NO_RATINGS = (
+    "{column} holds {values}, ...: write a rating as a number, or a label as true or false (1 or 0, up or down)."
+)
 RENAME_INSIDE = (
     "The answers in {answers} hold {keys}. Say which is a score or rank, e.g. data.columns: {{score: quality}}; or, if "
     "they stand in order, the best first: data.columns: {{ranking: {answers}}}."
@@ -81,7 +84,16 @@ ALL_HELD_OUT = (
     "Use more prompts, a smaller data.eval_fraction or another seed."
 )
 NO_SPLIT = "{name}: no split {wanted!r}; found {found}. Name one of them as `split`."
-NO_SPLITS = "{name}: this is one Dataset without splits, so `split: {split}` names nothing; remove it."
+NO_SPLITS = "{name}: this is one data set without splits, so `split: {split}` names nothing; remove it."
+SPLIT_READ = "{name}: read the split {split}; not {others} (`split` beside the `path` names another)"
+COLUMNS_READ = "{name}: one JSON object of columns ({columns}), read row by row"
+ROWS_BY_NAME = "{name}: one JSON object of rows by name ({first}, ...), read row by row"
+SEVERAL_OBJECTS = (
+    "{name}: JSON objects that go over several lines follow each other. Write one object a line (`jq -c . {name} > "
+    "rows.jsonl`), or all of them in one list."
+)
+LFS_POINTER = "{name}: not the data but a Git LFS pointer to them; fetch them with `git lfs pull`."
+WEB_PAGE = "{name}: a web page, not data: the address it was downloaded from may need another link or a sign-in."
 NO_DATASET_FOLDER = (
     "{path}: a folder that holds no saved dataset; found {found}. Name a data file in it, or a folder written by "
     "Dataset.save_to_disk."
@@ -164,10 +176,14 @@ WRONG_CELLS = "{found} cells, {wanted} are wanted (quote cells that hold commas)
 NO_CSV = "no CSV ({error}); quote cells, and double the quotes inside them"
 NO_MESSAGES_CELL = "a cell looks like a list of messages but is no JSON: {text}"
 NO_CELL = "no {name!r}; found {found}"
+NEGATIVE_MARGIN = "margin is {found:g}; by how much the chosen answer is better cannot be less than 0"
 NO_NUMBER = "{what} is {found}, a number is wanted"
 NO_LIST = "{name} is {found}, a list is wanted"
 NO_LABEL = "{what} is {found}; true or false (1 or 0, up or down, like or dislike) is wanted"
 NO_VERDICT = "{what} is {found}, {wanted} is wanted"
+NO_TEXT_PART = "{what} is {found}; of a message in parts only parts of text can be read"
+NO_ONE_HOT = "exactly one of the columns of the winner must be 1, the others 0; found {found}"
+TURNS_DIFFER = "{prompt} holds {n} turns but {answer} {m}; each turn needs an answer"
 UNCLEAR_VERDICT = (
     "{what} is 0 or 1, which does not say whether 1 means {first} or the other answer; write a or b, or 1, 2 and 0 for "
     "a tie"
@@ -222,7 +238,9 @@ BAD_ROWS_SKIPPED = "{name}: skipped {count:,} bad row{s}, as data.skip_bad_rows:
 # --- as tokens, by the model's tokenizer: dropped, shortened or cut, and counted; too much of it stops the run ----
 
 COUNTED = "{what}: {count:,} of {all:,} {reason}"
-SPECIAL_TOKEN = "dropped: the text holds a special token of the tokenizer"
+SPECIAL_TOKEN = "dropped: the text holds a special token that the tokenizer cannot read as plain words"
+SPECIAL_TOKEN_AS_WORDS = "kept: the text holds a special token of the tokenizer, read as the plain words it is"
+SPECIAL_TOKEN_SAMPLED = "dropped: the prompt holds a special token of the tokenizer, which sampling would take for one"
 LAST_TURN_TOO_LONG = "dropped: the last turn alone is over {limit} tokens"
 SHORTENED = "shortened: oldest turns left out to fit {limit} tokens"
 CUT = "cut: a response is over {limit} tokens, its end is not learnt"
@@ -280,7 +298,15 @@ LINE_ENDS = "read Windows line ends as plain ones in a transcript"
 NUMBER_AS_TEXT = "read a number that is written as text in {what}"
 BOOLEAN_AS_TEXT = "read true or false as the text of an answer in {what}"
 SYSTEM_COLUMN = "took the column system as the system turn"
+PARTS_JOINED = "joined the parts of text that a message consists of"
 TIES = "a tie of two answers makes no pair"
+NO_MARGINS = (
+    "reward.margin is {margin:g}, and no pair of data.preferences says by how much its answer is better: that takes "
+    "ratings, scores or a column `margin`. Set it to 0, or name the columns in data.columns"
+)
+SOME_MARGINS = (
+    "reward.margin: {count:,} of {all:,} training pairs do not say by how much an answer is better; their margin is 0"
+)
 BELOW_MARGIN = "two answers less than {margin:g} apart make no pair (data.min_margin)"
 EMPTY_ANSWER_LEFT_OUT = "left out an empty answer in a row"
 UNJUDGED = "left out an answer that nobody ranked or rated"

@@ -1,5 +1,6 @@
 """Rows that teach nothing, or the wrong thing, are dropped and counted; too many of them stop the run."""
 
+import string
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -15,6 +16,8 @@ MAX_EQUAL_SHARE = 0.1
 FEW_BOTH_WAYS = 9  # so many say nothing
 MAX_BOTH_WAYS_SHARE = 0.25  # people who agree on two of three pairs, each judged twice, contradict 17 % of them
 
+_UNSEEN = string.whitespace + "\u00a0\u00ad\u200b\u200c\u200d\u200e\u200f\u2060\u3000\ufeff"
+
 
 class Drop(NamedTuple):
     """A row left out, and why."""
@@ -24,16 +27,21 @@ class Drop(NamedTuple):
 
 
 def drop_blank(rows: Sequence[Row]) -> tuple[list[Row], list[Drop]]:
-    """The rows without those that hold a turn or an answer of nothing but whitespace (its loss would be 0.0)."""
+    """The rows without those that hold a turn or an answer of nothing that can be seen (its loss would be 0.0)."""
 
     def reason(row: Row) -> str | None:
-        if not all(message["content"].strip() for message in messages_of(row)):
+        if any(_is_blank(message["content"]) for message in messages_of(row)):
             return catalogue.EMPTY_TURN
         names = ("chosen", "rejected") if isinstance(row, Pair) else ("response",)
-        empty = [name for name, text in zip(names, answers_of(row), strict=False) if not text.strip()]
+        empty = [name for name, text in zip(names, answers_of(row), strict=False) if _is_blank(text)]
         return catalogue.EMPTY_ANSWER.format(names=" and ".join(empty)) if empty else None
 
     return _without(rows, reason)
+
+
+def _is_blank(text: str) -> bool:
+    """Whether nothing of a text can be seen: white space, or characters of no width."""
+    return not text.strip() or (not text.isascii() and not text.strip(_UNSEEN))
 
 
 def drop_equal(rows: Sequence[Row]) -> tuple[list[Row], list[Drop]]:

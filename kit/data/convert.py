@@ -75,7 +75,7 @@ def read_pairs(source: Source, settings: Any, format: str | None = None, stops: 
     gathered = _gather(source, form, settings.skip_bad_rows, stops)
     remarks, opinions = gathered.remarks, _with_answers(source.name, form, gathered, stops)
     first_wins = side_bias(opinions) if form.shown_in_order else None
-    rules = Rules(settings.votes, settings.min_margin, settings.standardize_ratings)
+    rules = Rules(settings.votes, settings.min_margin, settings.standardize_ratings, form.rated)
     if first_wins is not None:
         _note_side_bias(*first_wins, remarks)
     repeats = False
@@ -89,7 +89,7 @@ def read_pairs(source: Source, settings: Any, format: str | None = None, stops: 
             remarks[catalogue.EACH_VOTE] = 0
         else:
             opinions = settle_votes(one_a_pair(opinions), remarks)
-            rules = rules._replace(min_margin=0.0)
+            rules = rules._replace(min_margin=0.0, rated=False)
             remarks[catalogue.MAJORITY] = 0
     pairs = pairs_of(opinions, rules, remarks)
     if not pairs and not gathered.drops:

@@ -19,6 +19,7 @@ from typing import IO, Any, NamedTuple
 
 from kit.data import catalogue, names
 from kit.data.json_array import MAX_ROW_BYTES, JsonArray, decode
+from kit.data.json_object import rows_of_object
 from kit.data.problems import Problems, excerpt, type_name
 from kit.errors import DataError
 
@@ -31,8 +32,11 @@ _WRAPPERS = {
     b"\x28\xb5\x2f\xfd": "a zstd archive",
     _GZIP: "a gzip archive within a gzip archive",
 }
-# An object with one of these is a row, whatever lists stand in it.
-_ROW_NAMES = {"chosen", "rejected", "text", "completion", *names.PROMPTS, *names.MESSAGES}
+_NO_DATA = {
+    "version https://git-lfs": catalogue.LFS_POINTER,
+    "<!doctype html": catalogue.WEB_PAGE,
+    "<html": catalogue.WEB_PAGE,
+}
 _MAX_WHOLE_CHARACTERS = 2**28  # of a JSON object that wraps a list
 _MAX_EXPANSION = 200  # times an archive's own size; text packs 3 to 20 times, and deflate 1,032 times at most
 _MAX_BLANK_LINES = 100_000
@@ -46,10 +50,13 @@ class Row(NamedTuple):
     values: dict[str, Any]
 
 
-def read_file(path: Path, problems: Problems) -> Iterator[Row]:
+def read_file(
+    path: Path, problems: Problems, split: str | None = None, notes: list[str] | None = None
+) -> Iterator[Row]:
     """The rows of a JSON Lines, JSON, CSV, TSV, Parquet or Arrow file, gzipped or not.
 
-    Malformed rows are added to `problems`; DataError if the file cannot be read or decoded.
+    `split` names one of several lists of rows in a JSON object (else train, with a note). Malformed rows are added to
+    `problems`; DataError if the file cannot be read or decoded.
     """
     name = path.name
     try:
@@ -61,7 +68,7 @@ def read_file(path: Path, problems: Problems) -> Iterator[Row]:
             if magic.startswith(_GZIP):
                 stream = io.BufferedReader(_Unpacked(plain, name), 2**16)
                 magic = stream.peek(6)[:6]
-            yield from _read_stream(stream, magic, path, problems)
+            yield from _read_stream(stream, magic, path, problems, split, [] if notes is None else notes)
             after = os.fstat(plain.fileno())
         if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
             raise DataError(catalogue.CHANGED.format(name=name))
@@ -99,8 +106,11 @@ class _Unpacked(io.RawIOBase):
         return len(content)
 
 
-def _read_stream(stream: IO[bytes], magic: bytes, path: Path, problems: Problems) -> Iterator[Row]:
+def _read_stream(
+    stream: IO[bytes], magic: bytes, path: Path, problems: Problems, split: str | None, notes: list[str]
+) -> Iterator[Row]:
     if magic.startswith((_PARQUET, _ARROW_FILE, _ARROW_STREAM)):
+        _refuse_split(split, path.name)
         with tempfile.TemporaryFile() as unpacked:
             if not stream.seekable():  # these are read from their end
                 for piece in iter(lambda: stream.read(2**20), b""):
@@ -114,6 +124,7 @@ def _read_stream(stream: IO[bytes], magic: bytes, path: Path, problems: Problems
             raise DataError(catalogue.WRAPPED.format(path=path, what=what))
     first = stream.peek(2**12).removeprefix(_BOM).lstrip()  # type: ignore[attr-defined]  # both streams are buffered
     if first.startswith(b"["):
+        _refuse_split(split, path.name)
         for number, values in enumerate(JsonArray(_pieces(stream, path.name), path.name).items(problems), 1):
             yield from as_row(f"{path.name} row {number}", values, problems)
         return
@@ -125,7 +136,7 @@ def _read_stream(stream: IO[bytes], magic: bytes, path: Path, problems: Problems
             break
     else:
         raise DataError(catalogue.EMPTY_FILE.format(path=path))
-    yield from _read_text(start, lines, path.name, problems)
+    yield from _read_text(start, lines, path.name, problems, split, notes)
 
 
 def _lines(stream: IO[bytes], name: str) -> Iterator[str]:
@@ -184,25 +195,34 @@ def _nul(name: str, raw: bytes, line: int) -> DataError:
     return DataError(catalogue.NUL_BYTE.format(name=name, line=line))
 
 
-def _read_text(start: list[str], lines: Iterator[str], name: str, problems: Problems) -> Iterator[Row]:
+def _read_text(
+    start: list[str], lines: Iterator[str], name: str, problems: Problems, split: str | None, notes: list[str]
+) -> Iterator[Row]:
     """The rows of a text whose first line that is not blank is the last of `start`."""
     first = start[-1].strip()
+    for beginning, what in _NO_DATA.items():
+        if first.lower().startswith(beginning):
+            raise DataError(what.format(name=name))
     suffix = Path(name.removesuffix(".gz")).suffix.lower()
     if first[0] not in "[{" and (suffix in (".csv", ".tsv") or _has_known_header(first)):
+        _refuse_split(split, name)
         yield from _read_csv(start, lines, name, problems)
         return
     if first[0] == "{" and _is_json(first):
         for line in lines:
             start.append(line)
             if line.strip():  # a second row: JSON Lines; else the file is one object, the rows perhaps inside it
+                _refuse_split(split, name)
                 yield from _read_json_lines(enumerate(chain(start, lines), 1), name, problems)
                 return
     text = "".join(_no_more_than(_MAX_WHOLE_CHARACTERS, chain(start, lines), name))
-    array = _wrapped_array(text) if first[0] == "{" else None
-    if array is not None:
+    found = rows_of_object(text, name, split, notes) if first[0] == "{" else None
+    if found is not None:
+        within, array = found
         for number, values in enumerate(array, 1):
-            yield from as_row(f"{name} row {number}", values, problems)
+            yield from as_row(f"{name}{within} row {number}", values, problems)
     else:
+        _refuse_split(split, name)
         yield from _read_json_lines(enumerate(text.split("\n"), 1), name, problems)
 
 
@@ -238,16 +258,10 @@ def _no_more_than(characters: int, lines: Iterable[str], name: str) -> Iterator[
         yield line
 
 
-def _wrapped_array(text: str) -> list[Any] | None:
-    """The rows of a file that is one JSON object: its only list ({"data": [...]}), or itself; None if it is not."""
-    try:
-        whole = decode(text)
-    except (ValueError, RecursionError):
-        return None
-    lists = [value for value in whole.values() if isinstance(value, list) and value and isinstance(value[0], dict)]
-    if len(lists) == 1 and not _ROW_NAMES & whole.keys():
-        return lists[0]
-    return [whole] if "\n" in text.strip() else None  # one row on one line is JSON Lines
+def _refuse_split(split: str | None, name: str) -> None:
+    """Raise DataError for a split of a file that has none."""
+    if split:
+        raise DataError(catalogue.NO_SPLITS.format(name=name, split=split))
 
 
 def _has_known_header(header: str) -> bool:

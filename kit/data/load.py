@@ -13,7 +13,7 @@ from kit.data.checks import Drop, drop_blank, drop_duplicates, drop_equal, requi
 from kit.data.convert import Converted, read_demonstrations, read_pairs, read_prompts
 from kit.data.found import SourceFound, Stops
 from kit.data.problems import NoForm
-from kit.data.rows import Data, Demonstration, Pair, Prompt, Row, Split, T, fingerprint_of, messages_of, prompt_keys
+from kit.data.rows import Data, Demonstration, Pair, Prompt, Row, Split, T, messages_of, prompt_keys
 from kit.data.sources import Source, absent_column, has_column, read_source, renamed, require_known
 from kit.data.split import split_rows
 from kit.data.weigh import balance_prompts, resample, shares
@@ -58,6 +58,7 @@ def load_data(settings: DataSettings, seed: int, stops: Stops | None = None) -> 
     if settings.preferences is None and settings.demonstrations is None:
         raise DataError(catalogue.NOTHING_TO_LEARN_FROM)
     notes: list[str] = []
+    keys: dict[int, str] = {}  # of all prompts that are split; the parts below keep those alive
     sides: dict[str, bool] = {}  # prompt key -> held out; filled source by source, so that a prompt keeps its side
 
     used: set[str] = set()  # names of data.columns that a source has
@@ -67,7 +68,7 @@ def load_data(settings: DataSettings, seed: int, stops: Stops | None = None) -> 
         parts = _read(
             getattr(settings, setting), f"data.{setting}", read, settings, seed, notes, used, found, gathering
         )
-        return [replace(part, split=split_rows(part.rows, settings.eval_fraction, seed, sides)) for part in parts]
+        return [replace(part, split=split_rows(part.rows, settings.eval_fraction, seed, sides, keys)) for part in parts]
 
     pairs: Split[Pair] = Split([], [])
     parts: list[_Part[Pair]] = []
@@ -86,7 +87,7 @@ def load_data(settings: DataSettings, seed: int, stops: Stops | None = None) -> 
         prompts = _mixed("data.prompts", asked, seed, notes)
     else:
         source = pairs if settings.preferences is not None else demonstrations
-        prompts = Split(_prompts(source.train), _prompts(source.held_out))
+        prompts = Split(_prompts(source.train, keys), _prompts(source.held_out, keys))
     notes.append(_sizes("prompts", prompts))
     unused = [theirs for ours, theirs in settings.columns.items() if ours not in used]
     if unused:
@@ -94,9 +95,8 @@ def load_data(settings: DataSettings, seed: int, stops: Stops | None = None) -> 
     for name, split in (("demonstrations", demonstrations), ("prompts", prompts)):
         if not split.train:
             raise DataError(catalogue.ALL_HELD_OUT.format(name=name))
-    fingerprint = fingerprint_of(pairs, demonstrations, prompts)
     told = [printable(note).replace("\n", "\\n") for note in notes]  # a name in the data forges no line of its own
-    return Data(pairs, demonstrations, prompts, fingerprint, told, sources=tuple(found))
+    return Data(pairs, demonstrations, prompts, told, sources=tuple(found), keys=keys)
 
 
 def _read(
@@ -210,10 +210,10 @@ def _chosen_sides(part: _Part[Pair]) -> _Part[Demonstration]:
     return _Part(part.name, [], split, part.ranked, part.repeats, part.weight)
 
 
-def _prompts(rows: Sequence[Pair | Demonstration]) -> list[Prompt]:
+def _prompts(rows: Sequence[Pair | Demonstration], known: dict[int, str]) -> list[Prompt]:
     """Each prompt of the rows once, where it stands first."""
     first: dict[str, Prompt] = {}
-    for key, row in zip(prompt_keys(rows), rows, strict=True):
+    for key, row in zip(prompt_keys(rows, known), rows, strict=True):
         first.setdefault(key, Prompt(messages_of(row), row.where))
     return list(first.values())
 

@@ -25,6 +25,7 @@ COLUMNS = frozenset(
     {
         "chosen",
         "rejected",
+        "margin",
         "text",
         "input",
         "system",

@@ -30,6 +30,7 @@ class Opinion:
     answers: tuple[Answer, ...]
     where: str
     annotator: str | None = None
+    margin: float | None = None  # of its one pair, where the data say it themselves
 
 
 class Rules(NamedTuple):
@@ -38,6 +39,7 @@ class Rules(NamedTuple):
     votes: str = "auto"
     min_margin: float = 0.0
     standardize: bool = False
+    rated: bool = False  # a difference of two values is the margin of their pair
 
 
 def pairs_of(opinions: Iterable[Opinion], rules: Rules, counts: Counter[str]) -> list[Pair]:
@@ -59,7 +61,8 @@ def pairs_of(opinions: Iterable[Opinion], rules: Rules, counts: Counter[str]) ->
             elif abs(difference) < rules.min_margin:
                 counts[catalogue.BELOW_MARGIN.format(margin=rules.min_margin)] += 1
             else:
-                pairs.append(Pair(opinion.prompt, better.text, worse.text, opinion.where))
+                margin = abs(difference) if rules.rated else opinion.margin
+                pairs.append(Pair(opinion.prompt, better.text, worse.text, opinion.where, margin))
     return pairs
 
 
@@ -173,6 +176,8 @@ def settle_votes(opinions: Sequence[Opinion], counts: Counter[str]) -> list[Opin
 
 def judged_both_ways(pairs: Sequence[Pair]) -> list[Pair]:
     """The later pairs whose two answers an earlier pair of the same prompt puts the other way round."""
+    answers = Counter(frozenset((pair.chosen, pair.rejected)) for pair in pairs)
+    pairs = [pair for pair in pairs if answers[frozenset((pair.chosen, pair.rejected))] > 1]
     seen: dict[tuple[str, str, str], str] = {}
     found = []
     for key, pair in zip(prompt_keys(pairs), pairs, strict=True):

@@ -3,17 +3,19 @@
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import chain
 from typing import Generic, TypeVar
 
 from kit.data.found import SourceFound
 
 Message = dict[str, str]  # {"role": "system" | "user" | "assistant", "content": text}
 T = TypeVar("T")
-_encode = json.JSONEncoder(ensure_ascii=False, sort_keys=True).encode
+_quoted = json.encoder.encode_basestring  # a text as JSON, its characters as they are
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Pair:
     """Two answers to one prompt; people preferred `chosen`. `prompt` ends with a user turn."""
 
@@ -21,9 +23,10 @@ class Pair:
     chosen: str
     rejected: str
     where: str  # "hh.jsonl:12", or "prefs.parquet row 12" where a file has no lines; both count from 1
+    margin: float | None = None  # by how much people rated `chosen` higher, above 0; None where the data do not say
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Demonstration:
     """A good answer to a prompt. `prompt` ends with a user turn."""
 
@@ -32,7 +35,7 @@ class Demonstration:
     where: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Prompt:
     """A conversation that waits for an answer: it ends with a user turn."""
 
@@ -44,8 +47,8 @@ class Prompt:
 class Split(Generic[T]):
     """Rows to train on and rows held out of all training, each in the order of its source."""
 
-    train: list[T]
-    held_out: list[T]
+    train: Sequence[T]
+    held_out: Sequence[T]
 
 
 @dataclass(frozen=True)
@@ -55,10 +58,16 @@ class Data:
     pairs: Split[Pair]
     demonstrations: Split[Demonstration]
     prompts: Split[Prompt]
-    fingerprint: str  # sha256 over all rows and the split; origins (`where`) do not count
     notes: list[str]  # what a person wants to know about the data, one fact a line
     sources: tuple[SourceFound, ...] = ()  # what each of them held; no part of the data
     judge: tuple[Pair, ...] = ()  # pairs for a judge alone: no prompt of them stands in any train or held_out list
+    keys: dict[int, str] = field(default_factory=dict, compare=False, repr=False)  # `prompt_keys` of these very rows
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """The sha256, in hex, over all rows and their sides; origins (`where`) do not count."""
+        judge = [Split(self.judge, ())] if self.judge else []
+        return fingerprint_of(self.pairs, self.demonstrations, self.prompts, *judge)
 
 
 Row = TypeVar("Row", Pair, Demonstration, Prompt)
@@ -66,13 +75,16 @@ Row = TypeVar("Row", Pair, Demonstration, Prompt)
 
 def prompt_key(messages: Sequence[Message]) -> str:
     """The sha256 of a prompt, in hex: roles and words count, runs of whitespace do not. Splits go by it."""
-    canonical = [[message["role"], " ".join(message["content"].split())] for message in messages]
-    return _sha256([canonical])
+    turns = [f"[{_quoted(m['role'])}, {_quoted(' '.join(m['content'].split()))}]" for m in messages]
+    return _sha256([f"[{', '.join(turns)}]"])
 
 
-def prompt_keys(rows: Sequence["Pair | Demonstration | Prompt"]) -> list[str]:
-    """The key of each row's prompt. Pairs of one ranking share their prompt, whose key is taken once."""
-    keys: dict[int, str] = {}
+def prompt_keys(rows: Iterable["Pair | Demonstration | Prompt"], known: dict[int, str] | None = None) -> list[str]:
+    """The key of each row's prompt. Pairs of one ranking share their prompt, whose key is taken once.
+
+    `known` carries keys from call to call, by the id of the list of messages, while the rows live.
+    """
+    keys = {} if known is None else known
     found = []
     for messages in map(messages_of, rows):
         if id(messages) not in keys:
@@ -96,15 +108,22 @@ def answers_of(row: Pair | Demonstration | Prompt) -> tuple[str, ...]:
 def fingerprint_of(*splits: Split) -> str:
     """The sha256, in hex, over all rows of the splits, their order and their sides; the same in every process."""
     return _sha256(
-        [messages_of(row), answers_of(row)] if row is not None else None  # None ends a side
+        _as_json(row) if row is not None else "null"  # ends a side
         for split in splits
         for side in (split.train, split.held_out)
-        for row in [*side, None]
+        for row in chain(side, [None])
     )
 
 
-def _sha256(values: Iterable[object]) -> str:
+def _as_json(row: Pair | Demonstration | Prompt) -> str:
+    """What `json` writes of [messages, answers] with sorted keys, put together here in a third of the time."""
+    turns = [f'{{"content": {_quoted(m["content"])}, "role": {_quoted(m["role"])}}}' for m in messages_of(row)]
+    margin = f", {row.margin!r}" if isinstance(row, Pair) and row.margin is not None else ""
+    return f"[[{', '.join(turns)}], [{', '.join(map(_quoted, answers_of(row)))}]{margin}]"
+
+
+def _sha256(lines: Iterable[str]) -> str:
     digest = hashlib.sha256()
-    for value in values:
-        digest.update(_encode(value).encode() + b"\n")
+    for line in lines:
+        digest.update(f"{line}\n".encode())
     return digest.hexdigest()

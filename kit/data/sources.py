@@ -172,9 +172,9 @@ def _read_path(text: str, name: str | None, split: str | None, revision: str | N
         if not stat.S_ISREG(kind):  # reading a pipe would wait for ever, a device may never end
             what = "a pipe" if stat.S_ISFIFO(kind) else "a socket" if stat.S_ISSOCK(kind) else "a device"
             raise DataError(catalogue.NO_PLAIN_FILE.format(path=path, what=what))
-        _refuse_options(text, name=name, split=split, revision=revision)
-        problems = Problems(path.name)
-        return Source(path.name, read_file(path, problems), problems=problems)
+        _refuse_options(text, name=name, revision=revision)
+        problems, notes = Problems(path.name), list[str]()
+        return Source(path.name, read_file(path, problems, split, notes), notes, problems=problems)
     near = _near_names(path)
     if near or not _HUB_ID.fullmatch(text) or text.lower().endswith(_FILE_SUFFIXES):
         raise DataError(catalogue.NO_SUCH_SOURCE.format(setting=setting, why=_no_such_file(text, path, near)))

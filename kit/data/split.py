@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from kit.data.rows import Data, Row, Split, fingerprint_of, messages_of, prompt_key, prompt_keys
+from kit.data.rows import Data, Row, Split, prompt_keys
 
 
 def hold_out(keys: Iterable[str], fraction: float, seed: int, decided: Mapping[str, bool]) -> dict[str, bool]:
@@ -23,9 +23,11 @@ def hold_out(keys: Iterable[str], fraction: float, seed: int, decided: Mapping[s
     return sides | {key: position < missing for position, key in enumerate(ranked)}
 
 
-def split_rows(rows: Sequence[Row], fraction: float, seed: int, decided: dict[str, bool]) -> Split[Row]:
-    """The rows split by prompt, in their order; the sides of new prompts are added to `decided`."""
-    keys = prompt_keys(rows)
+def split_rows(
+    rows: Sequence[Row], fraction: float, seed: int, decided: dict[str, bool], known: dict[int, str] | None = None
+) -> Split[Row]:
+    """The rows split by prompt, in their order; the sides of new prompts are added to `decided`, keys to `known`."""
+    keys = prompt_keys(rows, known)
     decided.update(hold_out(keys, fraction, seed, decided))
     train = [row for row, key in zip(rows, keys, strict=True) if not decided[key]]
     held_out = [row for row, key in zip(rows, keys, strict=True) if decided[key]]
@@ -34,18 +36,19 @@ def split_rows(rows: Sequence[Row], fraction: float, seed: int, decided: dict[st
 
 def keep_for_judge(data: Data, fraction: float, seed: int) -> Data:
     """The data with the pairs of `fraction` of the training prompts kept for a judge: no other list holds them."""
-    keys = {prompt_key(pair.prompt) for pair in data.pairs.train}
+    train = (data.pairs.train, data.demonstrations.train, data.prompts.train)
+    keys = [prompt_keys(rows, data.keys) for rows in train]
     # A seed of its own: the prompts that the first split put nearest to the held-out ones are not taken first.
-    kept = {key for key, taken in hold_out(keys, fraction, seed + 7919, {}).items() if taken}
+    kept = {key for key, taken in hold_out(keys[0], fraction, seed + 7919, {}).items() if taken}
 
-    def without(split: Split[Row]) -> Split[Row]:
-        return Split([row for row in split.train if prompt_key(messages_of(row)) not in kept], split.held_out)
+    def without(split: Split[Row], own: Sequence[str]) -> Split[Row]:
+        return Split([row for row, key in zip(split.train, own, strict=True) if key not in kept], split.held_out)
 
-    judge = tuple(pair for pair in data.pairs.train if prompt_key(pair.prompt) in kept)
-    pairs, demonstrations, prompts = without(data.pairs), without(data.demonstrations), without(data.prompts)
+    judge = tuple(pair for pair, key in zip(data.pairs.train, keys[0], strict=True) if key in kept)
+    pairs, demonstrations = without(data.pairs, keys[0]), without(data.demonstrations, keys[1])
+    prompts = without(data.prompts, keys[2])
     return replace(
         data,
         pairs=pairs, demonstrations=demonstrations, prompts=prompts, judge=judge,
-        fingerprint=fingerprint_of(pairs, demonstrations, prompts, Split(list(judge), [])),
         notes=[*data.notes, f"judge: {len(judge):,} pairs of {len(kept):,} training prompts kept for it alone"],
     )  # fmt: skip

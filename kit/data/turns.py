@@ -6,7 +6,7 @@ from itertools import pairwise
 from typing import Any
 
 from kit.data import catalogue
-from kit.data.problems import RowProblem, Unusable, type_name
+from kit.data.problems import RowProblem, Unusable, excerpt, type_name
 from kit.data.rows import Message
 
 ROLES = ("system", "user", "assistant")
@@ -20,7 +20,7 @@ ALIASES = {
     "ai": "assistant",
     "chatgpt": "assistant",
 }
-_SPEAKER = re.compile(r"(?:\A\s*|\n\n)(Human|Assistant):")
+_SPEAKER = re.compile(r"\n\n(Human|Assistant):")
 _TRANSCRIPT_ROLES = {"Human": "user", "Assistant": "assistant"}
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _FIRST_SPEAKER = re.compile(r"\s*Human:")
@@ -70,7 +70,7 @@ def read_transcript(value: Any, what: str, remarks: Remarks) -> list[Message]:
         remarks[catalogue.LINE_ENDS] += 1
     if not is_transcript(text):
         raise Unusable(catalogue.NO_TRANSCRIPT)
-    _, *parts = _SPEAKER.split(text)
+    _, *parts = _SPEAKER.split(f"\n\n{text}")  # the first speaker stands at the very start of a stripped text
     speakers = parts[::2]
     if any(speaker == following for speaker, following in pairwise(speakers)):
         raise Unusable(catalogue.SPEAKER_TWICE)
@@ -131,7 +131,19 @@ def _read_message(message: Any, what: str, remarks: Remarks) -> Message:
                 what=what, found=found, roles=", ".join(ROLES), aliases=", ".join(ALIASES)
             )
         )
-    return {"role": role, "content": read_text(message[content_key], f"{what}.{content_key}")}
+    return {"role": role, "content": _read_content(message[content_key], f"{what}.{content_key}", remarks)}
+
+
+def _read_content(value: Any, what: str, remarks: Remarks) -> str:
+    """The text of a message, which may be a list of parts as for models that see pictures; parts of text alone."""
+    if not isinstance(value, (list, tuple)) or not value:
+        return read_text(value, what)
+    for place, part in enumerate(value):
+        kind = part.get("type", "text") if isinstance(part, dict) else type_name(part)
+        if kind != "text" or not isinstance(part.get("text"), str):
+            raise RowProblem(catalogue.NO_TEXT_PART.format(what=f"{what}[{place}]", found=excerpt(str(kind), 20)))
+    remarks[catalogue.PARTS_JOINED] += 1
+    return read_text("".join(part["text"] for part in value), what)
 
 
 def _in_order(turns: list[Message], what: str, remarks: Remarks) -> list[Message]:

@@ -1,8 +1,10 @@
 """From the data of a run and its tokens to the findings."""
 
 import math
+from array import array
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from hashlib import blake2b
 from itertools import chain
 
 from kit.config import Config, DataSettings
@@ -12,7 +14,8 @@ from kit.data.rows import Message, Split, messages_of, prompt_keys
 from kit.findings.findings import EndOfTurn, Findings, Lengths, Limit, PairFacts, Share, Sizes, Turns
 from kit.findings.samples import samples_of
 from kit.models.base import Base
-from kit.models.encoding import IGNORE, Codec, Encoded
+from kit.models.codec import Codec
+from kit.models.encoding import IGNORE, Encoded
 from kit.models.measured import at_most
 
 LENGTH_TELLS = 0.8  # share of pairs, or 1 less it, in which the longer answer is the chosen one
@@ -154,21 +157,20 @@ def _length_tells(pairs: PairFacts) -> list[str]:
 
 
 def _turns(data: Data, encoded: Encoded) -> Turns:
-    lists: tuple[Split, ...] = (data.demonstrations, data.pairs, data.prompts)
-    train, held_out = (
-        {key for split in lists for key in prompt_keys(getattr(split, side))} for side in ("train", "held_out")
-    )
     once: dict[str, list[Message]] = {}
-    for rows in (side for split in lists for side in (split.train, split.held_out)):
-        for key, row in zip(prompt_keys(rows), rows, strict=True):
-            once.setdefault(key, messages_of(row))
+    sides: dict[str, set[str]] = {"train": set(), "held_out": set()}
+    for side, keys in sides.items():
+        for rows in (getattr(split, side) for split in (data.demonstrations, data.pairs, data.prompts)):
+            for key, row in zip(prompt_keys(rows, data.keys), rows, strict=True):
+                once.setdefault(key, messages_of(row))
+                keys.add(key)
     by_turns = Counter(sum(message["role"] != "system" for message in messages) for messages in once.values())
     meeting, prompts = _meeting(encoded)
     return Turns(
         conversations=len(once),
         with_system=sum(messages[0]["role"] == "system" for messages in once.values()),
         by_turns=dict(sorted(by_turns.items())),
-        on_both_sides=len(train & held_out),
+        on_both_sides=len(sides["train"] & sides["held_out"]),
         meet_as_used=meeting,
         held_out=prompts,
     )
@@ -176,31 +178,34 @@ def _turns(data: Data, encoded: Encoded) -> Turns:
 
 def _meeting(encoded: Encoded) -> tuple[list[str], int]:
     """Places of held-out prompts whose tokens, as they are used, stand in training too; and held-out prompts in all."""
-    train: set[tuple[int, ...]] = set()
-    held_out: dict[tuple[int, ...], str] = {}
+    train: set[bytes] = set()
+    held_out: dict[bytes, str] = {}
     for what, split, ids in (
         ("demonstrations", encoded.sft, lambda row: row["input_ids"][: row["labels"].count(IGNORE)]),
         ("pairs", encoded.pairs, lambda row: row["prompt_ids"]),
         ("prompts", encoded.prompts, lambda row: row.ids),
     ):
-        train.update(tuple(ids(row)) for row in split.train)
+        train.update(_digest(ids(row)) for row in split.train)
         places = encoded.measured[what].kept[len(split.train) :]
         for row, where in zip(split.held_out, places, strict=True):
-            held_out.setdefault(tuple(ids(row)), where)
+            held_out.setdefault(_digest(ids(row)), where)
     return [where for ids, where in held_out.items() if ids in train], len(held_out)
+
+
+def _digest(ids: Sequence[int]) -> bytes:
+    """Stands for a sequence of ids, at a fiftieth of its size."""
+    return blake2b(array("i", ids), digest_size=16).digest()
 
 
 def _end_of_turn(encoded: Encoded, codec: Codec) -> EndOfTurn:
     """Looked up in the very ids that the trainers get, not in how they were made."""
-    answers: Iterable[list[int]] = chain(
-        ([label for label in row["labels"] if label != IGNORE] for row in _both(encoded.sft)),
-        (row[f"{side}_ids"] for row in _both(encoded.pairs) for side in ("chosen", "rejected")),
-    )
-    ends = [ids[-1] in codec.stops for ids in answers]
-    bos = codec.tokenizer.bos_token_id
-    starts = chain(
-        (row["input_ids"][:2] for row in _both(encoded.sft)), (r["prompt_ids"][:2] for r in _both(encoded.pairs))
-    )
+    bos, ends, starts = codec.tokenizer.bos_token_id, [], []
+    for row in chain(encoded.sft.train, encoded.sft.held_out):
+        starts.append(row["input_ids"][:2])
+        ends.append(next(label for label in reversed(row["labels"]) if label != IGNORE) in codec.stops)
+    for row in chain(encoded.pairs.train, encoded.pairs.held_out):
+        starts.append(row["prompt_ids"][:2])
+        ends += [row[f"{side}_ids"][-1] in codec.stops for side in ("chosen", "rejected")]
     return EndOfTurn(
         token=codec.tokenizer.decode([codec.end_of_turn]),
         answers=len(ends),
@@ -208,7 +213,3 @@ def _end_of_turn(encoded: Encoded, codec: Codec) -> EndOfTurn:
         cut=len(ends) - sum(ends),
         doubled_bos=sum(start == [bos, bos] for start in starts),
     )
-
-
-def _both(split: Split[dict]) -> Iterable[dict]:
-    return chain(split.train, split.held_out)

@@ -5,7 +5,8 @@ from typing import Any
 
 from kit.compare.report.text import visible
 from kit.findings.findings import Piece, Sample
-from kit.models.encoding import IGNORE, Codec, Encoded
+from kit.models.codec import Codec
+from kit.models.encoding import IGNORE, Encoded
 from kit.models.measured import Measured
 
 _BEFORE, _AFTER = 24, 96  # tokens shown of the beginning and the end of a long prompt or answer
@@ -76,7 +77,7 @@ def _decode(tokenizer: Any, ids: list[int]) -> str:
     return tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
 
 
-def _first(rows: list[dict], sequences: Any, codec: Codec) -> int:
+def _first(rows: Sequence[dict], sequences: Any, codec: Codec) -> int:
     """The first row that is whole and fits on a screen; the first of all, if none is."""
     return next(
         (

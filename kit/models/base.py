@@ -9,8 +9,8 @@ import torch
 from kit import notices
 from kit.config import Config, ModelSettings
 from kit.errors import ConfigError, ModelError
+from kit.models.codec import Codec
 from kit.models.device import Precision, choose_precision
-from kit.models.encoding import Codec
 from kit.models.gpu import tell_about_gpus
 from kit.models.host_embedding import keep_embedding_on_host
 from kit.models.identity import identify

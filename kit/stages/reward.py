@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ class KitRewardTrainer(HalvesMicroBatch, RewardTrainer):
 
 def train_reward(config: Config, pairs: Split[dict], base: Base, out: Path, sft: Path) -> StageResult:
     """Train the score of a copy of the SFT adapter on the pairs (Bradley-Terry); write it, head included, to `out`."""
-    train, held_out = (_sequences(part) for part in (pairs.train, pairs.held_out))
+    train, held_out = (_sequences(part, config.reward.margin) for part in (pairs.train, pairs.held_out))
     longest = max(max(len(row["chosen_ids"]), len(row["rejected_ids"])) for row in train)
     choice = choose_sizes(config, "reward", base, longest)
     model = new_reward(base.scorer(), sft)
@@ -99,7 +100,7 @@ def score_pairs(model: Any, pairs: list[dict], pad: int, batch_size: int) -> lis
     return list(zip(scores[::2], scores[1::2], strict=True))
 
 
-def held_out_rows(pairs: list[dict], scores: list[tuple[float, float]]) -> list[dict[str, Any]]:
+def held_out_rows(pairs: Sequence[dict], scores: list[tuple[float, float]]) -> list[dict[str, Any]]:
     """One row per held-out pair: the number of its prompt, and the score and response tokens of either answer."""
     numbers: dict[tuple[int, ...], int] = {}
     return [
@@ -114,6 +115,12 @@ def held_out_rows(pairs: list[dict], scores: list[tuple[float, float]]) -> list[
     ]
 
 
-def _sequences(pairs: list[dict]) -> list[dict]:
-    """Whole sequences, prompt and response, as RewardTrainer takes them."""
-    return [{f"{s}_ids": pair["prompt_ids"] + pair[f"{s}_ids"] for s in ("chosen", "rejected")} for pair in pairs]
+def _sequences(pairs: Sequence[dict], weight: float = 0.0) -> list[dict]:
+    """Whole sequences, prompt and response, as RewardTrainer takes them.
+
+    With a weight also `margin`, which its loss takes off the difference of the scores; 0 where nobody rated a pair.
+    """
+    rows = [{f"{s}_ids": pair["prompt_ids"] + pair[f"{s}_ids"] for s in ("chosen", "rejected")} for pair in pairs]
+    if not weight:
+        return rows
+    return [row | {"margin": weight * pair.get("margin", 0.0)} for row, pair in zip(rows, pairs, strict=True)]

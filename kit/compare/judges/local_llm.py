@@ -23,9 +23,9 @@ from kit.config import ModelSettings
 from kit.data.rows import Message
 from kit.errors import ModelError
 from kit.models.base import load_causal_lm
+from kit.models.codec import Codec
 from kit.models.decoding import pad_rows
 from kit.models.device import choose_precision
-from kit.models.encoding import Codec
 from kit.models.tokenizer import load_tokenizer
 
 _LETTERS = (("A", " A"), ("B", " B"))

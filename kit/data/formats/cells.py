@@ -5,7 +5,7 @@ import re
 from typing import Any
 
 from kit.data import catalogue
-from kit.data.formats.head import Head, as_text, is_object
+from kit.data.formats.head import Head, as_list, as_text, is_list, is_object
 from kit.data.names import ANNOTATOR, MESSAGES, PROMPTS
 from kit.data.problems import RowProblem, excerpt, type_name
 from kit.data.rows import Message
@@ -23,7 +23,12 @@ def cell(values: Values, name: str) -> Any:
 
 def prompt_column(head: Head) -> str | None:
     """The column that holds the prompt: one of its usual names, else a conversation, `input` or SHP's `history`."""
-    return head.first(PROMPTS) or head.first(MESSAGES) or head.first(("input", "history"), lambda v: isinstance(v, str))
+    return head.first(PROMPTS) or head.first(MESSAGES) or head.first(("input", "history"), _is_prompt)
+
+
+def _is_prompt(value: Any) -> bool:
+    """A text, or the object of messages that OpenAI's preferences have under `input`."""
+    return isinstance(value, str) or (is_object(value) and "messages" in value)
 
 
 def prompt_words(column: str, head: Head) -> str:
@@ -39,14 +44,30 @@ def prompt_of(values: Values, column: str, remarks: Remarks) -> list[Message]:
             raise RowProblem(catalogue.NO_USER_LAST.format(what=column, role=turns[-1]["role"]))
         return _with_system(turns, values, remarks)
     value = cell(values, column)
-    if is_object(value):  # webgpt: {"full_text": ...}; a single message
-        texts = [inner for key, inner in value.items() if key in ("full_text", "text", "content", "value")]
+    if is_object(value):  # webgpt: {"full_text": ...}; OpenAI: {"messages": ...}; a single message
+        texts = [inner for key, inner in value.items() if key in ("full_text", "text", "content", "value", "messages")]
         value = texts[0] if len(texts) == 1 else value
     if column == "instruction" and isinstance(value, str) and values.get("input") is not None:
         extra = read_text(values["input"], "input")
         value = "\n\n".join(part for part in (value.strip(), extra) if part)
     prompt = read_prompt(value, column, remarks)
     return prompt if column in ("prompt", "input") else _with_system(_history(values) + prompt, values, remarks)
+
+
+def turns_of_lists(values: Values, prompt: str, answer: str) -> list[Message]:
+    """The conversation of two lists, what the user said and what was answered, as LMSYS writes it; null is no words."""
+    asked, said = (as_list(cell(values, name)) for name in (prompt, answer))
+    for name, value in ((prompt, asked), (answer, said)):
+        if not is_list(value):
+            raise RowProblem(catalogue.NO_LIST.format(name=name, found=type_name(value)))
+    if len(asked) != len(said) or not asked:
+        raise RowProblem(catalogue.TURNS_DIFFER.format(prompt=prompt, n=len(asked), answer=answer, m=len(said)))
+    both = ((prompt, "user", asked), (answer, "assistant", said))
+    return [
+        {"role": role, "content": read_text("" if turns[n] is None else turns[n], f"{name}[{n}]")}
+        for n in range(len(asked))
+        for name, role, turns in both
+    ]
 
 
 def annotator_of(values: Values, column: str | None) -> str | None:

@@ -14,9 +14,10 @@ from kit.data.formats.cells import (
     prompt_column,
     prompt_of,
     prompt_words,
+    turns_of_lists,
 )
 from kit.data.formats.form import OpinionForm
-from kit.data.formats.head import Head, is_list, is_number, word
+from kit.data.formats.head import Head, is_list, is_number, is_text_list, word
 from kit.data.formats.lists import wide_columns
 from kit.data.formats.pairs import common_turns, require_answer_at_the_end
 from kit.data.names import ANSWER_STEMS, WINNER
@@ -40,6 +41,7 @@ _TIES = {
     "both_bad",
     "no preference",
 }
+_ONE_HOT = {"1": 1, "true": 1, "0": 0, "false": 0}
 Verdict = Callable[[Any, str, Remarks], int]  # 1: the first answer is better; -1: the second; 0: a tie
 
 
@@ -50,23 +52,27 @@ def comparisons_form(head: Head, _best: str) -> OpinionForm | None:
         return None
     first, second, sides = columns
     voters = sorted(name for name in head.columns if _ANNOTATORS.fullmatch(name) and name not in columns)
-    winner = head.first(WINNER)
+    one_hot = _one_hot_columns(head, sides)
+    winner = None if one_hot else head.first(WINNER)
     scores = _score_columns(head, sides)
     prompt = prompt_column(head)
     whole = head.mostly(first, lambda value: is_list(value) and not is_answer(value) and any(map(_is_message, value)))
-    if (prompt is None and not whole) or not (voters or winner or scores):
+    by_turn = not whole and all(head.mostly(name, is_text_list) for name in (prompt or "", first, second))
+    if (prompt is None and not whole) or not (voters or one_hot or winner or scores):
         return None
     who = annotator_column(head)
     judged_by = voters or ([winner] if winner else [])
     verdict = _verdict_reader(head, judged_by, sides, first)
-    by_score = not judged_by
+    by_score = not (judged_by or one_hot)
     pandalm = bool(voters) and (first, second) == ("response1", "response2") and prompt == "instruction"
 
     def answers(values: Values, remarks: Remarks) -> tuple[list[Message], str, str]:
-        if not whole and prompt is not None:
+        if not whole and not by_turn and prompt is not None:
             start = prompt_of(values, prompt, remarks)
             one, two = (_answer(cell(values, name), name, remarks) for name in (first, second))
             return start, one, two
+        if by_turn and prompt is not None:
+            return common_turns(*(turns_of_lists(values, prompt, name) for name in (first, second)))
         both = [read_messages(cell(values, name), name, remarks) for name in (first, second)]
         for name, turns in zip((first, second), both, strict=True):
             require_answer_at_the_end(turns, name)
@@ -77,6 +83,10 @@ def comparisons_form(head: Head, _best: str) -> OpinionForm | None:
         if by_score and scores:
             values_of = [number(cell(values, name), name, remarks) for name in scores]
             return [Opinion(start, (Answer(one, values_of[0]), Answer(two, values_of[1])), where)]
+        if one_hot:
+            sign = _one_hot_verdict(values, one_hot)
+            pair = (Answer(one, float(sign > 0)), Answer(two, float(sign < 0)))
+            return [Opinion(start, pair, where, annotator_of(values, who))]
         opinions = []
         for column in judged_by:
             if values.get(column) is None or values[column] == "":  # this person did not judge
@@ -90,7 +100,8 @@ def comparisons_form(head: Head, _best: str) -> OpinionForm | None:
             raise Unusable(catalogue.NOBODY_JUDGED)
         return opinions
 
-    told = f"{len(voters)} annotators ({_range_of(voters)})" if voters else (winner or " and ".join(scores or ()))
+    told = winner or " and ".join(one_hot or scores or ())
+    told = f"{len(voters)} annotators ({_range_of(voters)})" if voters else told
     name = "PandaLM" if pandalm else "comparisons"
     by = f"; votes by {who}" if who and not voters else ""
     words = prompt_words(prompt, head) if prompt and not whole else "conversations"
@@ -126,6 +137,28 @@ def _score_columns(head: Head, sides: tuple[str, str]) -> list[str] | None:
             if head.columns.issuperset(names):
                 return names
     return None
+
+
+def _one_hot_columns(head: Head, sides: tuple[str, str]) -> list[str] | None:
+    """The columns that hold 1 for the winner and 0 for the other, and one for a tie, as LMSYS writes them."""
+    for stem in ("winner_model_", "winner_", "win_"):
+        names = [f"{stem}{side}" for side in sides]
+        if head.columns.issuperset(names):
+            ties = (tie for tie in ("winner_tie", "winner_model_tie", "tie") if tie in head.columns)
+            return [*names, *list(ties)[:1]]
+    return None
+
+
+def _one_hot_verdict(values: Values, columns: list[str]) -> int:
+    """1: the first answer is better; -1: the second; 0: a tie. RowProblem unless exactly one column says so.
+
+    Without a column for ties a row of zeros is a tie.
+    """
+    marks = [_ONE_HOT.get(_mark(cell(values, name)), 2) for name in columns]
+    if sum(marks) > 1 or (len(columns) == 3 and not sum(marks)):
+        found = ", ".join(f"{name}: {excerpt(word(values[name]), 20)}" for name in columns)
+        raise RowProblem(catalogue.NO_ONE_HOT.format(found=found))
+    return marks[0] - marks[1]
 
 
 def _verdict_reader(head: Head, columns: list[str], sides: tuple[str, str], first: str) -> Verdict:

@@ -50,6 +50,12 @@ def is_list(value: Any) -> bool:
     return isinstance(value, (list, tuple))
 
 
+def is_text_list(value: Any) -> bool:
+    """A list of texts, or a text that holds one as JSON; a place may be null."""
+    value = as_list(value)
+    return is_list(value) and any(map(is_text, value)) and all(item is None or is_text(item) for item in value)
+
+
 def is_object(value: Any) -> bool:
     """An object of named values."""
     return isinstance(value, dict)

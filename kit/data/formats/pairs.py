@@ -53,10 +53,10 @@ def pairs_form(head: Head, _best: str) -> OpinionForm | None:
     several = not whole and head.mostly("rejected", lambda value: is_list(value) and all(map(is_text, value)) and value)
 
     def read(values: Values, where: str, remarks: Remarks) -> list[Opinion]:
-        _check_scores(values, remarks)
+        margin = _margin(values, remarks)
         worse = values.get("rejected")
         rows = [values | {"rejected": text} for text in worse or ()] if several and is_list(worse) else [values]
-        return [_opinion(sides(row, remarks), where, annotator_of(values, who)) for row in rows]
+        return [_opinion(sides(row, remarks), where, annotator_of(values, who), margin) for row in rows]
 
     return OpinionForm(name + voters, read, voted=who is not None, ranked=several)
 
@@ -118,9 +118,9 @@ def require_answer_at_the_end(turns: list[Message], what: str) -> None:
         raise RowProblem(catalogue.NO_ASSISTANT_LAST.format(what=what, role=turns[-1]["role"]))
 
 
-def _opinion(sides: Sides, where: str, annotator: str | None) -> Opinion:
+def _opinion(sides: Sides, where: str, annotator: str | None, margin: float | None) -> Opinion:
     prompt, chosen, rejected = sides
-    return Opinion(prompt, (Answer(chosen, 1.0), Answer(rejected, 0.0)), where, annotator)
+    return Opinion(prompt, (Answer(chosen, 1.0), Answer(rejected, 0.0)), where, annotator, margin)
 
 
 def _listed(value: Any) -> Any:
@@ -128,11 +128,22 @@ def _listed(value: Any) -> Any:
     return [value] if isinstance(value, dict) and ("from" in value or "role" in value) else value
 
 
-def _check_scores(values: Values, remarks: Remarks) -> None:
-    """Count rows whose own scores say the opposite of their columns, as in UltraFeedback's binarized exports."""
+def _margin(values: Values, remarks: Remarks) -> float | None:
+    """By how much the chosen answer was rated higher: the column `margin`, or the difference of the row's own scores.
+
+    Rows whose scores say the opposite of their columns, as in UltraFeedback's binarized exports, are counted.
+    """
+    if "margin" in values:
+        stated = number(values["margin"], "margin", remarks)
+        if stated is not None and stated < 0:
+            raise RowProblem(catalogue.NEGATIVE_MARGIN.format(found=stated))
+        return stated
     try:
         chosen, rejected = (number(values.get(f"score_{side}"), side, remarks) for side in ("chosen", "rejected"))
     except RowProblem:
-        return
-    if chosen is not None and rejected is not None and chosen < rejected:
+        return None
+    if chosen is None or rejected is None:
+        return None
+    if chosen < rejected:
         remarks[catalogue.SCORES_SAY_OPPOSITE] += 1
+    return max(0.0, chosen - rejected)

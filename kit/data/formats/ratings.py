@@ -23,9 +23,9 @@ from kit.data.turns import Remarks, read_response
 
 _WORDS = {
     1.0: {"true", "up", "thumbs_up", "thumbs up", "thumbsup", "good", "yes", "like", "liked", "positive", "desirable",
-          "upvote", "👍", "+1", "1", "1.0"},
+          "upvote", "chosen", "accepted", "👍", "+1", "1", "1.0"},
     0.0: {"false", "down", "thumbs_down", "thumbs down", "thumbsdown", "bad", "no", "dislike", "disliked", "negative",
-          "undesirable", "downvote", "👎", "-1", "0", "0.0", "-1.0"},
+          "undesirable", "downvote", "rejected", "👎", "-1", "0", "0.0", "-1.0"},
 }  # fmt: skip
 
 

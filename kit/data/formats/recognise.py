@@ -10,13 +10,13 @@ from kit.data import catalogue
 from kit.data.formats.comparisons import comparisons_form
 from kit.data.formats.demonstrations import demonstrations_form, prompts_form
 from kit.data.formats.form import Form, OpinionForm
-from kit.data.formats.head import Head, is_number
+from kit.data.formats.head import Head, as_text, is_number
 from kit.data.formats.lists import keys_within, lists_form
 from kit.data.formats.pairs import pairs_form
 from kit.data.formats.ratings import labels_form, ratings_form
 from kit.data.formats.trees import trees_form
-from kit.data.names import ANSWER, ANSWERS, MESSAGES, PROMPTS
-from kit.data.problems import NoForm
+from kit.data.names import ANSWER, ANSWERS, MESSAGES, PROMPTS, RATING
+from kit.data.problems import NoForm, excerpt
 from kit.data.rows import Demonstration, Prompt
 from kit.errors import DataError
 
@@ -28,10 +28,28 @@ PREFERENCES: dict[str, Callable[[Head, str], OpinionForm | None]] = {  # as `dat
     "labels": labels_form,
     "ratings": ratings_form,
 }
+_COLUMNS_SHOWN = 40
 _SURE = ("pairs", "trees")
 _OTHER_NAMES = {
-    "chosen": ("winner", "preferred", "accepted", "better", "positive", "chosen_response", "response_chosen"),
-    "rejected": ("loser", "dispreferred", "worse", "negative", "rejected_response", "response_rejected"),
+    "chosen": (
+        "winner",
+        "preferred",
+        "accepted",
+        "better",
+        "positive",
+        "chosen_response",
+        "response_chosen",
+        "preferred_output",
+    ),
+    "rejected": (
+        "loser",
+        "dispreferred",
+        "worse",
+        "negative",
+        "rejected_response",
+        "response_rejected",
+        "non_preferred_output",
+    ),
     "prompt": ("user", "context", "post", "problem", "text", "prompt_text"),
     "completion": ("assistant", "chosen", "target", "label", "solution", "summary"),
     "text": ("txt", "content", "transcript"),
@@ -111,18 +129,23 @@ def _preferences_or_none(head: Head, name: str, best: str) -> OpinionForm | None
 def _none(head: Head, name: str, use: str, forms: str, missing: set[str], format: str | None = None) -> str:
     """No form fits: the columns found, the forms known, and how a column is renamed."""
     known = sorted(str(column) for column in head.columns)
+    spelt = {column.strip().lower().replace(" ", "_"): column for column in known}
     renames = {
-        kit_name: other
-        for kit_name in sorted(missing)
-        for other in _OTHER_NAMES.get(kit_name, ())
-        if other in head.columns and other != kit_name
+        kit_name: spelt[other]
+        for kit_name in sorted({*missing, "prompt"} - head.columns)
+        for other in (kit_name, *_OTHER_NAMES.get(kit_name, ()))
+        if other in spelt
     }
+    renames = {} if renames.keys() == {"prompt"} and "prompt" not in missing else renames
     texts = {*PROMPTS, *ANSWER}
     numbers = [column for column in known if column not in texts and head.mostly(column, is_number)]
     if renames:
         advice = catalogue.RENAME.format(columns=", ".join(f"{new}: {old}" for new, old in renames.items()))
     elif use == "preferences" and head.first(PROMPTS) and head.first(ANSWER) and numbers:
         advice = catalogue.RENAME_RATING.format(numbers=", ".join(numbers), first=numbers[0])
+    elif use == "preferences" and head.first(PROMPTS) and head.first(ANSWER) and (column := head.first(RATING)):
+        values = ", ".join(excerpt(as_text(value), 20) for value in head.found(column)[:3])
+        advice = catalogue.NO_RATINGS.format(column=column, values=values)
     elif use == "preferences" and head.first((*PROMPTS, *MESSAGES)) and (answers := head.first(ANSWERS)):
         inside = ", ".join(sorted(keys_within(head, answers)))
         advice = (catalogue.RENAME_INSIDE if inside else catalogue.RENAME_ORDERED).format(answers=answers, keys=inside)
@@ -134,7 +157,7 @@ def _none(head: Head, name: str, use: str, forms: str, missing: set[str], format
         use=use,
         asked=f" of the form {format}" if format else "",
         missing=f"missing {listed}; " if missing else "",
-        columns=", ".join(known) or "none",
+        columns=", ".join(known[:_COLUMNS_SHOWN]) + (", …" if len(known) > _COLUMNS_SHOWN else "") or "none",
         forms=forms,
         advice=advice,
     )
