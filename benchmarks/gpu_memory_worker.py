@@ -27,6 +27,7 @@ from kit.compare.stage import compare_arms
 from kit.models.device import reset_peak_memory
 from kit.models.plan.card import GIB, find_card
 from kit.models.plan.memory import CONTEXT_BYTES
+from kit.runs.checkpoints import Checkpoints
 from kit.runs.folder import StageRecord
 from kit.stages.dpo import train_dpo
 from kit.stages.online import train_grpo, train_rloo
@@ -169,18 +170,17 @@ class Runner:
 
     def _function(self, stage: str, out: Path) -> Any:
         common, at = (self.config, self.data, self.base, out), {name: made.path for name, made in self.done.items()}
+        checkpoints = Checkpoints(out / "checkpoints")
         if stage == "sft":
-            return train_sft(*common)
+            return train_sft(*common, checkpoints)
         if stage == "reward":
-            return train_reward(self.config, self.data.pairs, self.base, out, at["sft"])
+            return train_reward(self.config, self.data.pairs, self.base, out, at["sft"], checkpoints)
         if stage == "dpo":
-            return train_dpo(*common, at["sft"])
+            return train_dpo(*common, at["sft"], checkpoints)
         if stage == "compare":
             return compare_arms(*common, self._compared(), self.folder / "before")
-        if stage == "ppo":
-            (out / "checkpoints").mkdir()
-            return train_ppo(*common, at["sft"], at["reward"], out / "checkpoints")
-        return {"rloo": train_rloo, "grpo": train_grpo}[stage](*common, at["sft"], at["reward"])
+        train = {"ppo": train_ppo, "rloo": train_rloo, "grpo": train_grpo}[stage]
+        return train(*common, at["sft"], at["reward"], checkpoints)
 
     def _compared(self) -> dict[str, StageRecord]:
         """SFT and one more arm, and the reward model twice: as the proxy, and as the judge of a run on real data."""

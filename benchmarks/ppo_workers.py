@@ -16,7 +16,6 @@ import time
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import bitsandbytes  # noqa: F401  (imported by all sides, so that none of them pays for it after the idle mark)
@@ -152,7 +151,9 @@ def run_kit(case: Case, side: Side, folder: Path, updates: int) -> dict[str, Any
     """PPO as the kit's stage sets it up, on its own defaults where the comparison leaves them open."""
     from kit.models.roles import policy_roles
     from kit.ppo import PPOTrainer
+    from kit.runs.checkpoints import Checkpoints
     from kit.stages.arguments import build_arguments
+    from kit.stages.sizes import choose_sizes
 
     class KitStopwatch(Stopwatch):
         def on_log(self, args: Any, state: Any, control: Any, logs: dict | None = None, **_: Any) -> None:
@@ -163,12 +164,12 @@ def run_kit(case: Case, side: Side, folder: Path, updates: int) -> dict[str, Any
     meter = Meter(case.device)
     config, base = kit_config(case, side, folder, updates), kit_base(case, side, folder)
     prompts = prompts_of(case, updates)
+    checkpoints = Checkpoints(folder / "out")
+    choice = choose_sizes(config, "ppo", base, case.prompt_tokens + case.response_tokens, checkpoints)
     stopwatch = KitStopwatch()
     trainer = PPOTrainer(
         roles=policy_roles(base.causal_lm(), folder / "sft", folder / "reward", critic=side.critic),
-        args=build_arguments(
-            config, "ppo", base.precision, folder / "out", case.prompt_tokens + case.response_tokens, len(prompts)
-        ),
+        args=build_arguments(config, "ppo", base.precision, folder / "out", choice, len(prompts)),
         train_dataset=Dataset.from_list([{"prompt": text} for text in prompts]),
         processing_class=base.tokenizer,
         callbacks=[stopwatch],
@@ -181,7 +182,8 @@ def run_kit(case: Case, side: Side, folder: Path, updates: int) -> dict[str, Any
 def run_sft(case: Case, side: Side, folder: Path) -> dict[str, Any]:
     """Two optimizer steps of the kit's SFT stage on rows of the same length."""
     from kit.data.rows import Split
-    from kit.models.encoding import IGNORE
+    from kit.models.encoding import IGNORE, Encoded, EncodedPrompt
+    from kit.runs.checkpoints import Checkpoints
     from kit.stages.sft import train_sft
 
     meter = Meter(case.device)
@@ -191,7 +193,9 @@ def run_sft(case: Case, side: Side, folder: Path) -> dict[str, Any]:
     for _ in range(2 * case.rollout):
         ids = [draw.randrange(case.shape.vocabulary - 2) for _ in range(case.prompt_tokens + case.response_tokens)]
         rows.append({"input_ids": ids, "labels": [IGNORE] * case.prompt_tokens + ids[case.prompt_tokens :]})
-    train_sft(config, SimpleNamespace(sft=Split(rows, [])), base, folder / "out")
+    none, prompt = Split([], []), EncodedPrompt([], rows[0]["input_ids"][: case.prompt_tokens])
+    data = Encoded(Split(rows, []), none, Split([prompt], []), [], none)
+    train_sft(config, data, base, folder / "out", Checkpoints(folder / "out" / "checkpoints"))
     return {"updates": [], "response_tokens": case.response_tokens, **meter.read(), "notes": []}
 
 

@@ -1,13 +1,14 @@
 """The command line: kit run | check | plan | compare. Heavy imports happen inside the commands: --help answers at once.
 
-Exit codes: 0 done, 2 the input is wrong, 3 a guard stopped the training, 130 interrupted, 1 our bug (with a traceback).
+Exit codes: 0 done, 2 the input is wrong, 3 a guard stopped the training, 130 interrupted (143 by SIGTERM), 1 our bug
+(with a traceback).
 """
 
 import shlex
 import sys
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, redirect_stdout
+from contextlib import contextmanager, nullcontext, redirect_stdout, suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -29,12 +30,19 @@ Overrides = Annotated[
 
 
 @app.command()
-def run(config: ConfigFile, overrides: Overrides = None) -> None:
+def run(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    restart: Annotated[
+        list[str] | None,
+        typer.Option(metavar="STAGE", help="Drop what is kept of an unfinished stage, and begin it again."),
+    ] = None,
+) -> None:
     """Train the stages that are not done yet, compare the arms, and print which one won."""
     with _exit_codes(again=shlex.join(["kit", "run", config, *(overrides or [])])):
         from kit.pipeline import run_pipeline
 
-        finished = run_pipeline(config, overrides or [])
+        finished = run_pipeline(config, overrides or [], restart=restart or [])
         if finished.comparison is not None:
             from kit.compare.report.table import print_comparison
 
@@ -157,10 +165,11 @@ def _exit_codes(again: str | None = None) -> Iterator[None]:
     except KitError as error:
         typer.echo(f"kit: error: {error}", err=True)
         raise typer.Exit(error.exit_code) from None
-    except KeyboardInterrupt:
-        hint = f"; finished stages are kept. Go on with: {again}" if again else ""
-        typer.echo(printable(f"\nkit: interrupted{hint}"), err=True)
-        raise typer.Exit(130) from None
+    except KeyboardInterrupt as interrupted:
+        hint = f"; what was done is kept. Go on with: {again}" if again else ""
+        with suppress(OSError):  # a terminal that was closed
+            typer.echo(printable(f"\nkit: interrupted{hint}"), err=True)
+        raise typer.Exit(getattr(interrupted, "exit_code", 130)) from None
 
 
 def main() -> None:

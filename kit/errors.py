@@ -38,6 +38,10 @@ class KitError(Exception):
     def __str__(self) -> str:
         return printable(super().__str__())
 
+    def _render_traceback_(self) -> list[str]:
+        """What a notebook shows: the message alone."""
+        return [f"kit: error: {self}"]
+
 
 class ConfigError(KitError):
     """The configuration is wrong: all of its problems stand in one message."""

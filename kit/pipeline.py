@@ -10,7 +10,7 @@ adapters it starts from) are not those it was made of.
 """
 
 import json
-import time
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,10 +23,14 @@ from kit.config_file import dump_config
 from kit.data import Data
 from kit.errors import ConfigError, KitError, RunError
 from kit.floors import check_floors
-from kit.preflight import Checked, check_memory, check_model_and_data, load_config
+from kit.preflight import Checked, check_disk, check_memory, check_model_and_data, load_config
+from kit.runs import signals
+from kit.runs.changed import settle_changes
+from kit.runs.checkpoints import Checkpoints
+from kit.runs.disk import disk_errors
 from kit.runs.files import write_text
 from kit.runs.folder import RunFolder, StageRecord
-from kit.runs.inputs import changed_inputs, is_done, stage_inputs
+from kit.runs.inputs import changed_inputs, checkpoint_inputs, is_done, stage_inputs
 from kit.runs.lock import run_lock
 from kit.runs.steps import JUDGE, Step, run_steps
 
@@ -49,21 +53,27 @@ class Run:
         return Comparison.load(self.path / "compare") if "compare" in self.stages else None
 
 
-def run_pipeline(config: str | Path | Mapping | Config, overrides: Sequence[str] = (), **settings: Any) -> Run:
+def run_pipeline(
+    config: str | Path | Mapping | Config, overrides: Sequence[str] = (), restart: Sequence[str] = (), **settings: Any
+) -> Run:
     """Run the configured stages that are not done yet, in order, and return the run.
 
     `config` is a YAML path, a mapping or a Config; `overrides` are `key.path=value` texts, `settings` keyword
-    overrides (nested mappings or dotted names). Raises KitError for everything the user can put right: nothing is
-    written before configuration, data and tokenizer have been checked.
+    overrides (nested mappings or dotted names). A stage that was cut off goes on from its last checkpoint; those in
+    `restart` begin again. Raises KitError for everything the user can put right: nothing is written before
+    configuration, data and tokenizer have been checked. Raises Interrupted (a KeyboardInterrupt) where it is stopped by
+    Ctrl-C or SIGTERM; what was done is kept, and the same call goes on from there.
     """
     check_floors()
-    return _run(load_config(config, overrides, **settings))
+    with signals.handled(), disk_errors():
+        return _run(load_config(config, overrides, **settings), restart=restart)
 
 
-def _run(config: Config, config_stays: bool = False) -> Run:
+def _run(config: Config, config_stays: bool = False, restart: Sequence[str] = ()) -> Run:
     """The run of this configuration, which becomes the folder's config.yaml unless the one there is to stay."""
     folder = RunFolder(config.run_path)
     folder.refuse_strangers()
+    _check_restart(config, restart)
     if any(folder.stage(stage) is None for stage in config.stages):
         check_memory(config)
     data, steps = _plan(config, folder)
@@ -77,6 +87,12 @@ def _run(config: Config, config_stays: bool = False) -> Run:
         notices.say(note)
     folder.path.mkdir(parents=True, exist_ok=True)
     with run_lock(folder.path), _few_threads(config):
+        folder.clear_up()
+        for name in restart:
+            folder.forget_checkpoints(name)
+        settle_changes(steps, config, data.fingerprint, folder)
+        undone = [step for step in steps if not is_done(step, config, data.fingerprint, folder)]
+        check_disk(config, checked.base.shape, undone, folder)
         folder.create(config.name)
         config = _with_rows_on_disk(config, folder.path / "data")
         if not config_stays:
@@ -95,6 +111,13 @@ def _run(config: Config, config_stays: bool = False) -> Run:
         finally:
             folder.close(status)
     return _finished(steps, folder)
+
+
+def _check_restart(config: Config, restart: Sequence[str]) -> None:
+    known = [*config.stages, JUDGE]
+    for name in restart:
+        if name.partition("-seed-")[0] not in known:
+            raise ConfigError(f"restart {name!r}: no stage of this run; it has {', '.join(known)}")
 
 
 def compare_run(run_dir: Path, overrides: Sequence[str] = ()) -> "Comparison":
@@ -121,7 +144,8 @@ def compare_run(run_dir: Path, overrides: Sequence[str] = ()) -> "Comparison":
             f"{run_dir}: {', '.join(undone)} would have to be trained for this comparison, and `kit compare` trains "
             f"nothing. Run it: {again}"
         )
-    comparison = _run(config, config_stays=True).comparison
+    with signals.handled(), disk_errors():
+        comparison = _run(config, config_stays=True).comparison
     if comparison is None:
         raise RunError(f"{run_dir}: the comparison could not be read back")
     return comparison
@@ -153,22 +177,28 @@ def _run_step(step: Step, config: Config, data: Data, checked: Checked, folder: 
     if before is not None:
         notices.say(f"{name}: runs again, because it changed: {'; '.join(changed_inputs(before.inputs, inputs)[:4])}")
 
-    work, function = _work(step, config, checked, folder, inputs)
+    check_disk(config, checked.base.shape, [step], folder)
+    checkpoints = folder.checkpoints(name, checkpoint_inputs(step, config, data.fingerprint, folder) or inputs)
+    work, function = _work(step, config, checked, folder, checkpoints)
     notices.say(f"{name}: {work}")
     folder.start_stage(name)
     place = folder.workplace(name)
     reset_peak_memory()
-    started = time.monotonic()
     set_seed(step.seed)
-    with notices.quiet_libraries(), memory_errors(name):
-        result = function(place)
-    seconds, peak = time.monotonic() - started, peak_memory_bytes()
+    try:
+        with notices.quiet_libraries(), memory_errors(name):
+            result = function(place)
+    except BaseException:
+        shutil.rmtree(place, ignore_errors=True)  # what is worth keeping is in the checkpoints
+        raise
+    seconds = checkpoints.seconds
+    peak = max(checkpoints.before("peak_bytes", 0), peak_memory_bytes() or 0)
     folder.finish_stage(name, place, inputs, seconds, peak, result.metrics)
     notices.say(f"{name}: done in {seconds:.0f} s, peak {peak / 2**30:.2f} GiB; {result.headline}")
 
 
 def _work(
-    step: Step, config: Config, checked: Checked, folder: RunFolder, inputs: dict[str, Any]
+    step: Step, config: Config, checked: Checked, folder: RunFolder, checkpoints: Checkpoints
 ) -> tuple[str, Callable[[Path], Any]]:
     """A line that says what the step does, on how much and from where; and the step as a function of its folder."""
     from kit.compare.stage import compare_arms
@@ -186,15 +216,15 @@ def _work(
     pairs, prompts = f"{len(rows.pairs.train):,} pairs", f"{len(rows.prompts.train):,} prompts"
     if step.stage == "sft":
         line = f"imitates {len(rows.sft.train):,} demonstrations, from {config.model.base}"
-        return line, lambda out: train_sft(*common, out)
+        return line, lambda out: train_sft(*common, out, checkpoints)
     if step.stage == "reward":
         line = f"learns to score from {pairs}, from SFT"
-        return line, lambda out: train_reward(config, rows.pairs, checked.base, out, at["sft"])
+        return line, lambda out: train_reward(config, rows.pairs, checked.base, out, at["sft"], checkpoints)
     if step.stage == JUDGE:
         line = f"a reward model for the comparison, from SFT, on {len(rows.judge.train):,} pairs that no arm sees"
-        return line, lambda out: train_reward(config, rows.judge, checked.base, out, at["sft"])
+        return line, lambda out: train_reward(config, rows.judge, checked.base, out, at["sft"], checkpoints)
     if step.stage == "dpo":
-        return f"learns from {pairs}, from SFT", lambda out: train_dpo(*common, out, at["sft"])
+        return f"learns from {pairs}, from SFT", lambda out: train_dpo(*common, out, at["sft"], checkpoints)
     if step.stage == "compare":
         steps = {name: record for name in step.needs if (record := folder.stage(name)) is not None}
         line = f"the arms answer up to {config.compare.prompts} held-out prompts each"
@@ -204,15 +234,9 @@ def _work(
     episodes = getattr(config, step.stage).episodes
     line = f"{episodes:,} episodes over {prompts}, from SFT, scored by the reward model"
     if step.stage == "ppo":
-        checkpoints = folder.checkpoints(step.name, inputs | _optimizer_state(config))
         return line, lambda out: train_ppo(*common, out, at["sft"], at["reward"], checkpoints)
     train = train_rloo if step.stage == "rloo" else train_grpo
-    return line, lambda out: train(*common, out, at["sft"], at["reward"])
-
-
-def _optimizer_state(config: Config) -> dict[str, str]:
-    """What else decides whether a checkpoint fits: lean has AdamW's moments in another form."""
-    return {"memory": "lean"} if config.memory == "lean" else {}
+    return line, lambda out: train(*common, out, at["sft"], at["reward"], checkpoints)
 
 
 @contextmanager

@@ -12,19 +12,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kit import config_file, notices
-from kit.config import Config
+from kit.config import Config, Stage
 from kit.data import Data, catalogue
 from kit.data.found import Stops
-from kit.errors import ConfigError, DataError, ModelError
+from kit.errors import ConfigError, DataError, MachineError, ModelError
 from kit.floors import check_floors
 from kit.runs.folder import RunFolder
 from kit.runs.inputs import is_done
-from kit.runs.steps import run_steps
+from kit.runs.steps import JUDGE, Step, run_steps
 
 if TYPE_CHECKING:
     from kit.findings.findings import Findings
     from kit.models.base import Base
     from kit.models.encoding import Encoded
+    from kit.models.plan.shape import Shape
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,37 @@ def check_memory(config: Config) -> None:
             check_fits(config, shape, card)
         else:
             check_weights_fit_host(config, shape, psutil.virtual_memory().total)
+
+
+def check_disk(config: Config, shape: "Shape", steps: Sequence[Step], folder: RunFolder) -> None:
+    """Raise MachineError where the disk has no room for what these steps write, with how much is missing."""
+    import shutil
+
+    from kit.models.plan.disk import disk_need
+
+    needs = {step.name: disk_need(config, shape, _kind(step)) for step in steps}
+    there = sum(file.stat().st_size for step in steps for file in folder.checkpoints_path(step.name).rglob("*"))
+    running = max((need.while_running for need in needs.values()), default=0)
+    needed = max(0, running - there) + sum(need.left for need in needs.values())
+    free = shutil.disk_usage(folder.path).free
+    if needed <= free:
+        return
+    largest = max(needs, key=lambda name: needs[name].while_running)
+    raise MachineError(
+        f"{folder.path}: {_mib(free)} are free on this disk, and {', '.join(needs)} need {_mib(needed)}: up to "
+        f"{_mib(running)} for the checkpoints of {largest} while it runs, {_mib(needed - max(0, running - there))} for "
+        f"what stays. Free {_mib(needed - free)}, set output_dir= to another disk, or keep fewer snapshots "
+        "(ppo.snapshots, dpo.snapshots)"
+    )
+
+
+def _kind(step: Step) -> Stage:
+    """The stage whose settings a step has: the judge is a reward model."""
+    return "reward" if step.stage == JUDGE else step.stage  # type: ignore[return-value]
+
+
+def _mib(size: int) -> str:
+    return f"{size / 2**20:,.0f} MiB"
 
 
 def check_model_and_data(config: Config, data: Data, weights: bool = True, stops: Stops | None = None) -> Checked:

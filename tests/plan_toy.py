@@ -28,6 +28,7 @@ from kit.models.plan.memory import Arithmetic
 from kit.models.plan.planner import base_shape
 from kit.models.plan.shape import Shape
 from kit.models.plan.stages import Sizes, StageMemory, stage_memory
+from kit.runs.checkpoints import Checkpoints
 
 PROMPT, RESPONSE = 248, 8
 SHAPES: dict[str, dict[str, Any]] = {
@@ -125,12 +126,10 @@ class Run:
         out = Path(tempfile.mkdtemp(dir=toy.root))
         places = {"sft": (), "reward": (toy.root / "sft",), "dpo": (toy.root / "sft",)}
         more = places.get(stage, (toy.root / "sft", toy.root / "reward"))
-        if stage == "ppo":
-            (out / "checkpoints").mkdir()
-            more = (*more, out / "checkpoints")
+        checkpoints = Checkpoints(out / "checkpoints")
         data = toy.data(rows).pairs if stage == "reward" else toy.data(rows)
         with patch.object(module, "train_with_progress", watched):
-            getattr(module, f"train_{stage}")(config, data, toy.base, out, *more)
+            getattr(module, f"train_{stage}")(config, data, toy.base, out, *more, checkpoints)
 
 
 class Seen:

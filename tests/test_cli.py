@@ -255,7 +255,7 @@ class TestExitCodes:
         """Runs `kit run config.yaml seed=1 stages=[sft, dpo]` over a pipeline that raises."""
 
         def outcome(error: BaseException):
-            def run_pipeline(*_):
+            def run_pipeline(*_, **__):
                 raise error
 
             monkeypatch.setattr(pipeline, "run_pipeline", run_pipeline)
@@ -284,7 +284,7 @@ class TestExitCodes:
     def test_our_own_mistake_shows_its_traceback(self, tmp_path):
         code = (
             "import sys, kit.pipeline\n"
-            "kit.pipeline.run_pipeline = lambda *_: 1 / 0\n"
+            "kit.pipeline.run_pipeline = lambda *_, **__: 1 / 0\n"
             "sys.argv = ['kit', 'run', 'x.yaml']\n"
             "from kit.cli import main\n"
             "main()\n"

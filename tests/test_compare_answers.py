@@ -85,8 +85,8 @@ def texts(sheets, *which, **more):
     return [answer.text for answer in of(sheets, *which, **more)]
 
 
-def again(arms, file, config=CONFIG, reward=REWARD, **changed):
-    return answer_all(config, toy_base(), PARTS, policies(arms, **changed), SFT, reward, file)
+def again(arms, file, config=CONFIG, reward=REWARD, unfinished=None, **changed):
+    return answer_all(config, toy_base(), PARTS, policies(arms, **changed), SFT, reward, file, unfinished)
 
 
 class TestParts:
@@ -186,11 +186,19 @@ class TestKeptSheets:
         again(arms, kept[1], toy_config(compare=SETTINGS | {"judge": "my.judges:best"}))
         assert drawn == []
 
-    @pytest.mark.parametrize("damage", [lambda text: text[:-9], lambda _: "", lambda _: '{"key": 1}\n'])
+    @pytest.mark.parametrize("damage", [lambda text: text[:9], lambda _: "", lambda _: '{"key": 1}\n'])
     def test_that_cannot_be_read_are_sampled_again(self, kept, arms, drawn, tmp_path, damage):
         file = tmp_path / ANSWERS_FILE
         file.write_text(damage(kept[1].read_text()))
         assert again(arms, file) == kept[0] and len(drawn) == 8 + 3
+
+    def test_of_a_comparison_that_was_cut_off_are_not_sampled_again(self, kept, arms, drawn, tmp_path):
+        (tmp_path / "unfinished").write_text(kept[1].read_text()[:-9])  # the last control's line is cut
+        found = again(arms, tmp_path / "none", unfinished=tmp_path / "unfinished")
+        assert found == kept[0] and len(drawn) == 3
+        drawn.clear()
+        again(arms, tmp_path / "none", unfinished=tmp_path / "unfinished")
+        assert drawn == []
 
     def test_stand_one_a_line(self, kept):
         rows = [json.loads(line) for line in kept[1].read_text().splitlines()]

@@ -65,11 +65,7 @@ class TestPPOsTokens:
 
         off = ["kl", "negative_kl", "eos", "length", "entropy", "critic"]
         settings = {"episodes": 24, "batch_size": 4, "num_mini_batches": 2, "num_ppo_epochs": 2, "guards_off": off}
-        (tmp_path / "checkpoints").mkdir()
         with patch.multiple(PPOTrainer, _policy_loss=of_policy, _value_loss=of_critic, _generate_single_turn=noted):
-            found = Watched(
-                ppo, "train_ppo", toy_config(ppo=settings | changes), tmp_path / "out",
-                checkpoints=tmp_path / "checkpoints",
-            ).result.metrics  # fmt: skip
+            found = Watched(ppo, "train_ppo", toy_config(ppo=settings | changes), tmp_path / "out").result.metrics
         assert len(sampled) == 24 and through
         assert (found["trained_tokens"], found["generated_tokens"]) == (sum(through), sum(sampled))

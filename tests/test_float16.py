@@ -67,9 +67,6 @@ def as_on_a_t4(monkeypatch):
 
 def train(name, out, nf4=False, **more):
     module, sections = STAGES[name]
-    if name == "train_ppo":
-        (out / "checkpoints").mkdir(parents=True)
-        more["checkpoints"] = out / "checkpoints"
     return Watched(module, name, toy_config(**sections), out / "stage", nf4, **more)
 
 

@@ -13,7 +13,6 @@ from toy_stages import toy_config, toy_encoded
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 import kit
-from kit import pipeline
 from kit.config import Config
 from kit.errors import ConfigError, MachineError
 from kit.models import adapters as adapters_unit
@@ -28,8 +27,9 @@ from kit.models.plan.card import GIB, named_card
 from kit.models.plan.memory import CONTEXT_BYTES
 from kit.models.roles import policy_roles
 from kit.preflight import check_memory
+from kit.runs.checkpoints import Checkpoints
 from kit.runs.folder import RunFolder
-from kit.runs.inputs import stage_inputs
+from kit.runs.inputs import changed_inputs, checkpoint_inputs, stage_inputs
 from kit.runs.steps import Step
 from kit.stages import dpo, ppo, sft
 from kit.stages.sizes import choose_sizes
@@ -97,9 +97,9 @@ class TestFrozenAdapters:
             monkeypatch.setattr(module, "train_with_progress", looking)
         config, data = toy_config(), toy_encoded()
         with pytest.raises(KeyboardInterrupt):
-            dpo.train_dpo(config, data, toy_base(), tmp_path, adapters()[0])
+            dpo.train_dpo(config, data, toy_base(), tmp_path, adapters()[0], Checkpoints(tmp_path / "dpo"))
         with pytest.raises(KeyboardInterrupt):
-            ppo.train_ppo(config, data, toy_base(), tmp_path, *adapters(), tmp_path)
+            ppo.train_ppo(config, data, toy_base(), tmp_path, *adapters(), Checkpoints(tmp_path / "ppo"))
         assert seen == {stage: ({torch.bfloat16}, {torch.float32}) for stage in ("dpo", "ppo")}
 
     def test_stay_float32_where_nothing_autocasts(self):
@@ -114,10 +114,12 @@ class TestAnAdapterTrainedInBfloat16:
         config = toy_config(**{name: {"max_steps": 1, "batch_size": 2} for name in ("sft", "dpo")})
         config = config.model_copy(update={"lora": lora})
         (tmp_path / "sft").mkdir()
-        sft.train_sft(config, toy_encoded(), toy_base(), tmp_path / "sft")
+        sft.train_sft(config, toy_encoded(), toy_base(), tmp_path / "sft", Checkpoints(tmp_path / "a"))
         if stage == "dpo":
             (tmp_path / "dpo").mkdir()
-            dpo.train_dpo(config, toy_encoded(), toy_base(), tmp_path / "dpo", tmp_path / "sft")
+            dpo.train_dpo(
+                config, toy_encoded(), toy_base(), tmp_path / "dpo", tmp_path / "sft", Checkpoints(tmp_path / "b")
+            )
         stored = load_file(tmp_path / stage / "adapter_model.safetensors")
         assert {weight.dtype for weight in stored.values()} == {torch.bfloat16}
 
@@ -240,21 +242,21 @@ class TestLongAnswersOfTheComparison:
 
 
 class TestTheSizesOfAStage:
-    def test_follow_the_memory_that_is_free(self, monkeypatch):
+    def test_follow_the_memory_that_is_free(self, tmp_path, monkeypatch):
         sizes = {}
         for gib in (0.001, 24):
             monkeypatch.setattr("kit.stages.sizes.free_memory_bytes", lambda _, gib=gib: int(gib * GIB))
-            sizes[gib] = choose_sizes(toy_config(), "ppo", toy_base(), longest=64).sizes
+            sizes[gib] = choose_sizes(toy_config(), "ppo", toy_base(), 64, Checkpoints(tmp_path)).sizes
         assert (sizes[0.001].micro, sizes[0.001].rollout) == (1, 1)
         assert (sizes[24].micro, sizes[24].rollout) == (16, 64)
 
     @pytest.mark.parametrize(
         "gib, line", [(24, "kit: ppo: 16 of a batch of 16 at once, 64 responses"), (0.5, "kit: warning: ppo: 1 of")]
     )
-    def test_are_said_on_a_gpu_with_what_is_predicted_and_free(self, gib, line, monkeypatch, capsys):
+    def test_are_said_on_a_gpu_with_what_is_predicted_and_free(self, gib, line, tmp_path, monkeypatch, capsys):
         monkeypatch.setattr("kit.stages.sizes.free_memory_bytes", lambda _: int(gib * GIB))
         on_gpu = replace(toy_base(), precision=Precision(torch.device("cuda"), torch.bfloat16, True))
-        choice = choose_sizes(toy_config(memory="lean"), "ppo", on_gpu, longest=64)
+        choice = choose_sizes(toy_config(memory="lean"), "ppo", on_gpu, 64, Checkpoints(tmp_path))
         said = "".join(capsys.readouterr())
         assert said.startswith(line) and "gradient checkpointing; " in said and f"{gib:.1f} GiB free" in said
         assert choice.how.optim_8bit and choice.how.host_embedding and choice.how.context
@@ -277,7 +279,7 @@ class TestTheSizesOfAStage:
             out = tmp_path / str(gib)
             out.mkdir()
             config = toy_config(dpo={"batch_size": 4, "learning_rate": 1e-2})
-            dpo.train_dpo(config, toy_encoded(), toy_base(), out, adapters()[0])
+            dpo.train_dpo(config, toy_encoded(), toy_base(), out, adapters()[0], Checkpoints(out / "checkpoints"))
             found.append(load_file(out / "adapter_model.safetensors"))
             assert len((out / "metrics.jsonl").read_text().splitlines()) >= 2
         for name, weight in found[0].items():
@@ -332,9 +334,11 @@ class TestABaseThatCannotFit:
 
 
 class TestARunThatChangesItsMemory:
-    def test_takes_up_the_checkpoints_of_its_own_optimizer_alone(self):
-        balanced, fast, lean = (pipeline._optimizer_state(Config(memory=name)) for name in ("balanced", "fast", "lean"))
-        assert balanced == fast == {} and lean != {}
+    def test_takes_up_the_checkpoints_of_its_own_optimizer_alone(self, tmp_path):
+        step, folder = Step("sft", "sft", 0, ()), RunFolder(tmp_path)
+        names = ("balanced", "fast", "lean")
+        balanced, fast, lean = (checkpoint_inputs(step, Config(memory=name), "", folder) for name in names)
+        assert balanced == fast and changed_inputs(balanced, lean) == ["memory balanced -> lean"]
 
     def test_has_the_inputs_of_a_run_that_knew_no_dtype_of_the_adapter(self, tmp_path):
         """Stages that 0.3 finished are kept."""

@@ -97,7 +97,7 @@ class TestARunFolder:
         (run.path / ".old-sft").symlink_to(elsewhere)
         (run.path / ".dpo.1.tmp").mkdir()
         (run.path / ".dpo.1.tmp" / "inner").symlink_to(elsewhere)
-        run.create("x")
+        run.clear_up()
         assert not list(run.path.glob(".old-*")) and not list(run.path.glob(".*.tmp"))
 
     @pytest.mark.parametrize("text", ["[" * 100_000, "[]", '{"stages": []}'])

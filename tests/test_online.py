@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from toy import adapters, base_folder, rows, toy_base
 from toy_stages import Watched, toy_config, toy_encoded, weights
 from trl import GRPOTrainer, RLOOTrainer
+from trl.trainer.utils import RepeatSampler
 
 from kit.errors import TrainingStopped
 from kit.models.adapters import load_policy
@@ -273,3 +274,23 @@ class TestInTheRun:
         again = kit.run_pipeline(config, ["grpo.kl_coef=0.2", "rloo.snapshots=0"])
         assert [n for n, s in again.stages.items() if s.inputs != first.stages[n].inputs] == ["grpo"]
         assert "RLOO policy" in (again.path / "rloo" / "README.md").read_text()
+
+
+class TestPromptOrder:
+    def order(self, epochs, sampler):
+        found = []
+        for epoch in epochs:
+            sampler.set_epoch(epoch)
+            found.append(list(sampler))
+        return found
+
+    def sampler(self, kind=online.PromptOrder):
+        return kind(data_source=range(7), mini_repeat_count=2, batch_size=2, repeat_count=2, seed=3)
+
+    def test_is_trls_and_another_in_each_epoch(self):
+        theirs = self.sampler(RepeatSampler)
+        assert self.order(range(4), self.sampler()) == (expected := [list(theirs) for _ in range(4)])
+        assert expected[0] != expected[1]
+
+    def test_begins_in_any_epoch_where_the_unbroken_one_is(self):
+        assert self.order([2, 3], self.sampler()) == self.order(range(4), self.sampler())[2:]

@@ -67,9 +67,6 @@ def seeded(function):
 def train(stage, out, micro, before=lambda trainer: None, data=None, dropout=0.2, **changes):
     module, settings = STAGES[stage]
     more = {"data": data or toy_encoded(8 if stage in ("ppo", "rloo", "grpo") else 7)}
-    if stage == "ppo":
-        (out / "checkpoints").mkdir(parents=True)
-        more["checkpoints"] = out / "checkpoints"
     config = toy_config(**{stage: settings | {"micro_batch_size": micro} | changes})
     config = config.model_copy(update={"lora": config.lora.model_copy(update={"dropout": dropout})})
     return Watched(module, f"train_{stage}", config, out, before=before, **more)

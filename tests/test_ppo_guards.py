@@ -16,6 +16,7 @@ from transformers import TrainerCallback
 import kit
 from kit.models.encoding import EncodedPrompt
 from kit.ppo.guards import GUARDS, NAMES, GuardWatch
+from kit.runs.checkpoints import Checkpoints
 from kit.stages.ppo import train_ppo
 
 HEALTHY = {
@@ -268,8 +269,7 @@ def stage(tmp_path, **ppo):
     data = types.SimpleNamespace(prompts=types.SimpleNamespace(train=prompts))
     out = tmp_path / "run" / "ppo"
     out.mkdir(parents=True)
-    checkpoints = tmp_path / "checkpoints"
-    checkpoints.mkdir()
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
     with pytest.raises(kit.TrainingStopped) as caught:
         train_ppo(config, data, base, out, sft, reward, checkpoints)
     return str(caught.value), out

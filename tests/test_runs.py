@@ -1,5 +1,6 @@
 """The run folder: whole or absent, one owner, and stages that run again only when their inputs changed."""
 
+import errno
 import json
 import os
 import signal
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 
 from kit.config import Config
 from kit.errors import RunError
-from kit.runs import files
+from kit.runs import files, lock
 from kit.runs.files import file_sha256, publish_folder, value_sha256, write_json, write_text
 from kit.runs.folder import ADAPTER_FILE, STAGE_FILE, RunFolder, versions
 from kit.runs.inputs import changed_inputs, is_done, stage_inputs
@@ -87,7 +88,7 @@ class TestWriteText:
         replace = os.replace
         monkeypatch.setattr(os, "replace", lambda *paths: (order.append("replace"), replace(*paths)))
         write_text(tmp_path / "a", "text")
-        assert order == ["sync", "replace"]
+        assert order == ["sync", "replace", "sync"]
 
     def test_leaves_nothing_but_the_file(self, tmp_path):
         write_text(tmp_path / "a", "text")
@@ -128,7 +129,7 @@ class TestPublishFolder:
         def broken(_):
             raise OSError("input/output error")
 
-        monkeypatch.setattr(files, "_sync", broken)
+        monkeypatch.setattr(files, "sync", broken)
         with pytest.raises(OSError, match="input/output"):
             publish_folder(tmp_path / "made", tmp_path / "sft")
         assert names(tmp_path / "sft") == ["sft"]
@@ -209,7 +210,7 @@ class TestLedger:
         record = finish(folder, "sft", loss=0.5)
         assert folder.ledger()["stages"]["sft"] == {
             "status": "done", "seconds": 1.23, "peak_bytes": 7, "metrics": {"loss": 0.5},
-            "inputs_sha256": value_sha256(record.inputs),
+            "inputs_sha256": value_sha256(record.inputs), "adapter_sha256": record.adapter_sha256,
         }  # fmt: skip
 
     def test_says_running_while_a_stage_is_made(self, folder):
@@ -302,8 +303,15 @@ class TestCreate:
             (folder.path / name).mkdir()
             (folder.path / name / "file").touch()
         (folder.path / ".run.json.999.tmp").touch()
-        folder.create("run")
-        assert names(folder.path) == ["run.json"]
+        (folder.path / "sft").mkdir()
+        folder.clear_up()
+        assert names(folder.path) == ["run.json", "sft"]
+
+    def test_a_stage_that_was_being_replaced_when_the_process_was_killed_is_back(self, folder):
+        finish(folder, "sft", loss=0.5)
+        os.rename(folder.path / "sft", folder.path / ".old-sft")  # the first of two renames
+        folder.clear_up()
+        assert folder.stage("sft").metrics == {"loss": 0.5} and names(folder.path) == ["run.json", "sft"]
 
     def test_leaves_the_files_of_the_user(self, folder):
         (folder.path / "notes.txt").touch()
@@ -494,3 +502,86 @@ class TestChangedInputs:
     @given(st.dictionaries(st.text("ab", max_size=2), st.integers() | st.dictionaries(st.text("ab"), st.integers())))
     def test_are_none_between_equals(self, inputs):
         assert changed_inputs(inputs, inputs) == []
+
+
+class TestAFinishedStageThatWasDamaged:
+    @pytest.mark.parametrize(
+        "harm",
+        [
+            lambda path: (path / ADAPTER_FILE).write_bytes(b"s"),
+            lambda path: (path / ADAPTER_FILE).write_bytes(b"other"),
+            lambda path: (path / ADAPTER_FILE).unlink(),
+            lambda path: (path / STAGE_FILE).write_text("{"),
+        ],
+    )
+    def test_is_not_done_is_said_and_is_set_aside(self, folder, harm, capsys):
+        finish(folder, "sft", weights=b"weights")
+        harm(folder.path / "sft")
+        assert folder.stage("sft") is None and done(folder, Config(stages=["sft"])) == []
+        folder.clear_up()
+        assert "sft: its adapter or stage.json is not what was written" in capsys.readouterr().err
+        assert names(folder.path) == ["run.json", "sft.corrupt"]
+        folder.clear_up()
+        assert names(folder.path) == ["run.json", "sft.corrupt"] and not capsys.readouterr().err
+
+    def test_twice_loses_neither(self, folder, capsys):
+        for _ in range(2):
+            finish(folder, "sft", weights=b"weights")
+            (folder.path / "sft" / ADAPTER_FILE).write_bytes(b"cut")
+            folder.clear_up()
+        assert names(folder.path) == ["run.json", "sft-2.corrupt", "sft.corrupt"]
+
+    def test_of_an_earlier_version_that_wrote_no_sha_is_done(self, folder):
+        finish(folder, "sft", weights=b"weights")
+        file = folder.path / "sft" / STAGE_FILE
+        record = json.loads(file.read_text())
+        del record["adapter_sha256"]
+        file.write_text(json.dumps(record))
+        assert done(folder, Config(stages=["sft"])) == ["sft"]
+
+
+class TestTheLockWhereTheKernelHasNone:
+    @pytest.fixture(autouse=True)
+    def no_flock(self, monkeypatch):
+        def refused(*_):
+            raise OSError(errno.ENOLCK, "No locks available")
+
+        monkeypatch.setattr(lock.fcntl, "flock", refused)
+
+    def test_a_second_run_is_refused_with_the_owner_and_the_file_to_remove(self, tmp_path):
+        with run_lock(tmp_path), pytest.raises(RunError) as caught, run_lock(tmp_path):
+            pass
+        assert f"in use by process {os.getpid()} on {socket.gethostname()} since 2" in str(caught.value)
+        assert f"remove {tmp_path / '.owner'}" in str(caught.value)
+
+    def test_is_free_after_an_error_inside(self, tmp_path):
+        with pytest.raises(KeyError), run_lock(tmp_path):
+            raise KeyError
+        with run_lock(tmp_path):
+            pass
+        assert names(tmp_path) == [".lock"]
+
+    @pytest.mark.parametrize("change", [{"pid": 2**22 + 1}, {"began": 1.0}])
+    def test_one_of_a_process_that_is_gone_is_stale_also_where_its_number_was_given_again(
+        self, tmp_path, change, capsys
+    ):
+        with run_lock(tmp_path):
+            owner = json.loads((tmp_path / ".owner").read_text())
+        (tmp_path / ".owner").write_text(json.dumps(owner | change))
+        with run_lock(tmp_path):
+            assert "did not come to its end" in capsys.readouterr().out
+
+    def test_one_of_another_host_is_never_taken_for_stale(self, tmp_path):
+        (tmp_path / ".owner").write_text(json.dumps({"pid": 1, "host": "elsewhere", "began": 1.0, "since": "2026"}))
+        with pytest.raises(RunError, match="process 1 on elsewhere"), run_lock(tmp_path):
+            pass
+
+
+class TestAKilledOwner:
+    def test_is_told_by_the_next(self, tmp_path, owner, capsys):
+        os.kill(owner.pid, signal.SIGKILL)
+        owner.wait()
+        with run_lock(tmp_path):
+            assert f"process {owner.pid} on" in capsys.readouterr().out
+        with run_lock(tmp_path):
+            assert not capsys.readouterr().out

@@ -119,7 +119,7 @@ class TestAMessage:
     def test_of_our_own_mistake_shows_none_in_its_traceback(self, tmp_path):
         code = (
             "import os, sys, kit.pipeline\n"
-            "def broken(*_): raise RuntimeError('header ' + os.environ['HF_TOKEN'] + '\\x1b[2J')\n"
+            "def broken(*_, **__): raise RuntimeError('header ' + os.environ['HF_TOKEN'] + '\\x1b[2J')\n"
             "kit.pipeline.run_pipeline = broken\n"
             "sys.argv = ['kit', 'run', 'x.yaml']\n"
             "from kit.cli import main\n"

@@ -39,11 +39,7 @@ LIKE_DPO = pytest.mark.parametrize("loss_type", [["sigmoid"], ["ipo"], ["hinge"]
 
 def train(stage, tmp_path, before=lambda trainer: None, data=None, **changes):
     module, settings = STAGES[stage]
-    more = {"checkpoints": tmp_path / "checkpoints"} if stage == "ppo" else {}
-    for folder in more.values():
-        folder.mkdir(exist_ok=True)
-    if data is not None:
-        more["data"] = data
+    more = {} if data is None else {"data": data}
     config = toy_config(**{stage: settings | changes})
     return Watched(module, f"train_{stage}", config, tmp_path / "out", before=before, **more)
 

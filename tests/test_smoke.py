@@ -130,10 +130,7 @@ class TestInTheStages:
     @pytest.mark.parametrize("name", STAGES)
     def test_every_stage_that_trains_a_policy_says_it(self, name, tmp_path):
         module, settings = STAGES[name]
-        more = {"checkpoints": tmp_path / "checkpoints"} if name == "train_ppo" else {}
-        if more:
-            more["checkpoints"].mkdir()
-        stage = Watched(module, name, toy_config(**settings), tmp_path / "out", data=encoded(), **more)
+        stage = Watched(module, name, toy_config(**settings), tmp_path / "out", data=encoded())
         figures = stage.result.metrics["smoke"]
         assert figures["answers"] == 4 == len(rows_of(tmp_path / "out"))
         assert stage.result.headline.endswith(f"{figures['ended'] * 4:.0f} of 4 sampled answers end")

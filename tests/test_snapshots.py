@@ -29,12 +29,9 @@ STEPS = {"ppo": [8, 16], "dpo": [2, 4], "rloo": [2, 4], "grpo": [2, 4]}
 
 
 def train(stage, place, count=2, **more):
-    """The stage at toy size; PPO's checkpoints lie beside its output."""
+    """The stage at toy size; its checkpoints lie beside its output."""
     config = toy_config(**{stage: SECTIONS[stage] | {"snapshots": count}})
-    if stage == "ppo":
-        more["checkpoints"] = place / "checkpoints"
-        more["checkpoints"].mkdir(parents=True, exist_ok=True)
-    return Watched(MODULES[stage], f"train_{stage}", config, place / "out", **more)
+    return Watched(MODULES[stage], f"train_{stage}", config, place / "out", checkpoints=place / "checkpoints", **more)
 
 
 def content(folder: Path):

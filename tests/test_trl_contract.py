@@ -7,9 +7,18 @@ import inspect
 
 import pytest
 from peft.tuners.lora import Linear as LoraLinear
-from transformers import GenerationMixin
+from transformers import GenerationMixin, Trainer
 from transformers.cache_utils import DynamicCache
-from trl import DPOTrainer, RewardConfig, RLOOConfig, RLOOTrainer, SFTConfig
+from trl import (
+    DPOTrainer,
+    GRPOTrainer,
+    RewardConfig,
+    RewardTrainer,
+    RLOOConfig,
+    RLOOTrainer,
+    SFTConfig,
+    SFTTrainer,
+)
 from trl.kernels import ChunkedLogProbFunction
 from trl.trainer import reward_trainer, sft_trainer
 
@@ -49,6 +58,34 @@ class TestRLOOTrainer:
 
     def test_compute_loss_leads_to_the_method_ppo_overrides(self):
         assert "return self._compute_loss(model, inputs)" in inspect.getsource(RLOOTrainer.compute_loss)
+
+
+class TestWhatCheckpointsStandOn:
+    """`kit.models.resumable` writes with these methods of transformers, and carries these attributes over."""
+
+    @pytest.mark.parametrize("name", ["_save_optimizer_and_scheduler", "_save_scaler", "_save_rng_state"])
+    def test_each_writes_into_the_folder_it_is_given(self, name):
+        assert list(inspect.signature(getattr(Trainer, name)).parameters) == ["self", "output_dir"]
+
+    def test_the_counts_are_set_to_nothing_before_the_training_begins(self):
+        source = inspect.getsource(Trainer._inner_training_loop)
+        begins = source.index("on_train_begin")
+        for name in ("_tr_loss", "_total_loss_scalar", "_globalstep_last_logged"):
+            assert source.index(f"self.{name} = ") < begins
+
+    @pytest.mark.parametrize("trainer", [SFTTrainer, RewardTrainer, DPOTrainer, RLOOTrainer, GRPOTrainer])
+    def test_trl_counts_in_two_attributes(self, trainer):
+        source = inspect.getsource(trainer.__init__)
+        assert 'self._metrics = {"train": defaultdict(list), "eval": defaultdict(list)}' in source
+        assert "self._total_train_tokens = 0" in source
+
+    def test_the_random_states_are_loaded_at_the_first_step_after_a_resumption(self):
+        assert inspect.getsource(Trainer._run_epoch).count("self._load_rng_state(resume_from_checkpoint)") == 2
+
+    def test_resume_files_are_read_without_unpickling(self):
+        for method in (Trainer._load_optimizer_and_scheduler, Trainer._load_rng_state, Trainer._load_scaler):
+            source = inspect.getsource(method)
+            assert source.count("torch.load(") == source.count("weights_only=True") > 0
 
 
 class TestRLOOConfig:

@@ -1,5 +1,6 @@
 """Stages on the toy base: a few encoded rows, a config of toy size, and a training whose trainer can be looked at."""
 
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -8,9 +9,15 @@ from unittest.mock import patch
 from toy import LORA, QUESTIONS, adapters, base_folder, toy_base
 from toy import rows as ids_rows
 
+import kit.stages.dpo
+import kit.stages.online
+import kit.stages.ppo
+import kit.stages.reward
+import kit.stages.sft
 from kit.config import Config
 from kit.data.rows import Split
 from kit.models.encoding import IGNORE, Encoded, EncodedPrompt
+from kit.runs.checkpoints import Checkpoints
 from kit.stages.result import StageResult
 
 
@@ -40,24 +47,45 @@ def weights(model: Any) -> dict:
     return {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
 
 
+STAGES = {
+    "sft": (kit.stages.sft, "train_sft"), "reward": (kit.stages.reward, "train_reward"),
+    "dpo": (kit.stages.dpo, "train_dpo"), "ppo": (kit.stages.ppo, "train_ppo"),
+    "rloo": (kit.stages.online, "train_rloo"), "grpo": (kit.stages.online, "train_grpo"),
+}  # fmt: skip
+
+
+def run_stage(
+    stage: str, config: Config, out: Path, checkpoints: Checkpoints, data: Encoded | None = None,
+    before: Callable[[Any], None] = lambda trainer: None, nf4: bool = False,
+) -> StageResult:  # fmt: skip
+    """The stage's result, written to `out`; `before(trainer)` is called before the first step."""
+    module, function = STAGES[stage]
+    sft, reward = adapters(nf4)
+    places = {"sft": (), "reward": (sft,), "dpo": (sft,)}.get(stage, (sft, reward))
+    rows, train = data or toy_encoded(), module.train_with_progress
+
+    def watched(trainer: Any, *rest: Any) -> Any:
+        before(trainer)
+        return train(trainer, *rest)
+
+    out.mkdir(parents=True, exist_ok=True)
+    with patch.object(module, "train_with_progress", watched):
+        pairs = rows.pairs if stage == "reward" else rows
+        return getattr(module, function)(config, pairs, toy_base(nf4), out, *places, checkpoints)
+
+
 class Watched:
     """A stage that was trained: its result, its trainer, and the weights before the first step."""
 
     def __init__(self, module: ModuleType, function: str, config: Config, out: Path, nf4: bool = False, **more: Any):
-        """`more`: `before(trainer)` is called before the first step; all else goes to the stage."""
-        before, train = more.pop("before", lambda trainer: None), module.train_with_progress
+        """`before(trainer)` is called before the first step; `data` replaces the toy's, `checkpoints` their place."""
+        before = more.get("before", lambda trainer: None)
 
-        def watched(trainer: Any, *rest: Any) -> Any:
+        def watched(trainer: Any) -> None:
             before(trainer)
             self.trainer, self.weights = trainer, weights(trainer.model)
-            return train(trainer, *rest)
 
-        sft, reward = adapters(nf4)
-        places = {"train_sft": (), "train_reward": (sft,), "train_dpo": (sft,)}.get(function, (sft, reward))
-        rows = more.pop("data", toy_encoded())
-        out.mkdir(parents=True, exist_ok=True)
-        with patch.object(module, "train_with_progress", watched):
-            self.result: StageResult = getattr(module, function)(
-                config, rows.pairs if function == "train_reward" else rows, toy_base(nf4), out, *places, *more.values()
-            )
+        checkpoints = Checkpoints(more.get("checkpoints", out.with_name(f"{out.name}-checkpoints")))
+        stage = function.removeprefix("train_")
+        self.result: StageResult = run_stage(stage, config, out, checkpoints, more.get("data"), watched, nf4)
         self.out = out

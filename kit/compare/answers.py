@@ -8,8 +8,9 @@ another judge samples nothing again.
 import hashlib
 import json
 import math
+import os
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -77,11 +78,12 @@ def bound_nats(n: int) -> float:
 
 def answer_all(
     config: Config, base: Base, parts: dict[str, list[EncodedPrompt]], policies: Sequence[tuple[Policy, str]],
-    sft: Path, reward: Path | None, kept: Path,
+    sft: Path, reward: Path | None, kept: Path, unfinished: Path | None = None,
 ) -> list[Sheet]:  # fmt: skip
     """A sheet for each (policy, part) and for the controls; what `kept` holds under the same key is taken from it.
 
-    All policies take turns on one base. `reward` gives every answer its proxy score; without it there are no controls.
+    Each sheet is added to `unfinished` as soon as it is there: a comparison that is cut off goes on from it. All
+    policies take turns on one base. `reward` gives every answer its proxy score; without it there are no controls.
     """
     n = config.compare.best_of
     common = _common_key(config, sft, reward)
@@ -94,7 +96,7 @@ def answer_all(
         notices.say(f"compare: greedy decoding has one answer to a prompt, so there are no {' and '.join(drawn)}")
         drawn = ()
     controls = {_key(common, TEST, parts[TEST], n, arm): arm for arm in drawn}
-    before = _read(kept)
+    before = _read(kept) | (_read(unfinished) if unfinished is not None else {})
     missing = {key: (policy, part) for key, policy, part in wanted if key not in before}
     made: dict[str, list[Answer]] = {}
     if missing or not controls.keys() <= before.keys():
@@ -103,9 +105,12 @@ def answer_all(
             roles.add("reward", reward)
         for key, (policy, part) in missing.items():
             made[key] = _answer(config, base, roles, policy, parts[part])
+            _add(unfinished, Sheet(policy.arm, policy.seed, policy.step, part, key, made[key]))
         if not controls.keys() <= before.keys():
             chosen = _best_and_longest(config, base, roles, parts[TEST], n)
             made |= {key: chosen[arm] for key, arm in controls.items()}
+            for key, arm in controls.items():
+                _add(unfinished, Sheet(arm, config.seed, None, TEST, key, made[key]))
     answers = before | made
     sheets = [Sheet(p.arm, p.seed, p.step, part, key, answers[key]) for key, p, part in wanted]
     return sheets + [Sheet(arm, config.seed, None, TEST, key, answers[key]) for key, arm in controls.items()]
@@ -117,14 +122,27 @@ def write_answers(file: Path, sheets: Sequence[Sheet]) -> None:
 
 
 def _read(file: Path) -> dict[str, list[Answer]]:
-    """The answers of a file of sheets by key; none where there is no readable one."""
+    """The answers of a file of sheets by key; a line that was cut off, or that nobody can read, is left out."""
     try:
-        rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-        return {
-            row["key"]: [Answer(**{**answer, "ids": tuple(answer["ids"])}) for answer in row["answers"]] for row in rows
-        }
-    except (OSError, ValueError, KeyError, TypeError):
+        lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
         return {}
+    found: dict[str, list[Answer]] = {}
+    for line in lines:
+        with suppress(ValueError, KeyError, TypeError):
+            row = json.loads(line)
+            found[row["key"]] = [Answer(**{**answer, "ids": tuple(answer["ids"])}) for answer in row["answers"]]
+    return found
+
+
+def _add(file: Path | None, sheet: Sheet) -> None:
+    """One more sheet, on disk when this returns; a line that a kill cut off does not join with it."""
+    if file is None:
+        return
+    with open(file, "a", encoding="utf-8") as lines:
+        lines.write(f"\n{json.dumps(asdict(sheet), ensure_ascii=False)}\n")
+        lines.flush()
+        os.fsync(lines.fileno())
 
 
 def _common_key(config: Config, sft: Path, reward: Path | None) -> list[Any]:

@@ -60,8 +60,10 @@ def compare_arms(
     at = {name: record.adapter for name, record in steps.items()}
     judge = choose_judge(config, base, data, steps, before.parent / CACHE_FILE)
     unjudged = before.parent / f".{ANSWERS_FILE}"  # of a comparison that came no further: a judge that failed
-    kept = unjudged if unjudged.exists() else before / ANSWERS_FILE
-    sheets = answer_all(config, base, parts, list(_policies(config, at, parts)), at["sft"], at.get("reward"), kept)
+    policies = list(_policies(config, at, parts))
+    sheets = answer_all(
+        config, base, parts, policies, at["sft"], at.get("reward"), before / ANSWERS_FILE, unfinished=unjudged
+    )
     write_answers(unjudged, sheets)
 
     validation = _judged(judge, config, sheets, VALIDATION, parts) if judges_checkpoints(config) else None

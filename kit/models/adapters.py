@@ -234,18 +234,23 @@ def keep_dtypes(model: PeftModel) -> Iterator[None]:
         parameter.data = data
 
 
-def save_training_state(roles: Any, folder: str | Path) -> None:
-    """What PPO trains: the policy as an ordinary PEFT folder, the critic and its value head in `critic.safetensors`."""
-    roles.model.save_pretrained(folder, selected_adapters=["default"], save_embedding_layers=False)
-    critic = {n: p.detach().cpu().contiguous() for n, p in roles.model.named_parameters() if _is_critic(n)}
-    save_file(critic, Path(folder) / "critic.safetensors")
+def save_training_state(model: PeftModel, folder: str | Path) -> None:
+    """What is trained: adapter `default` as an ordinary PEFT folder; critic and its head in `critic.safetensors`."""
+    model.save_pretrained(folder, selected_adapters=["default"], save_embedding_layers=False)
+    save_identity(model, Path(folder))
+    critic = {n: p.detach().cpu().contiguous() for n, p in model.named_parameters() if _is_critic(n)}
+    if critic:
+        save_file(critic, Path(folder) / "critic.safetensors")
 
 
-def load_training_state(roles: Any, folder: str | Path) -> None:
-    """Fill policy, critic and value head from a folder that `save_training_state` wrote."""
-    _load_weights(roles.model, "default", Path(folder))
-    parameters = dict(roles.model.named_parameters())
-    stored = load_file(Path(folder) / "critic.safetensors")
+def load_training_state(model: PeftModel, folder: str | Path) -> None:
+    """Fill adapter `default`, critic and value head from a folder that `save_training_state` wrote.
+
+    Raises ModelError where it does not fit: another base, another shape, another kind of critic.
+    """
+    _load_weights(model, "default", Path(folder))
+    parameters, file = dict(model.named_parameters()), Path(folder) / "critic.safetensors"
+    stored = load_file(file) if file.exists() else {}
     if set(stored) != {name for name in parameters if _is_critic(name)}:
         raise ModelError(f"{folder}: its critic does not fit this run's base or LoRA shape")
     with torch.no_grad():

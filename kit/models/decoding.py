@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers import DynamicCache, GenerationConfig
 
 from kit.models.plan.memory import prompt_columns
+from kit.runs import signals
 
 _DROP_SHARE = 0.25  # finished rows leave the batch once they are this much of it; the cache is copied each time
 
@@ -42,7 +43,8 @@ def sample_responses(
     """One response per prompt under the adapter in use, from the pure softmax at this temperature; greedy at 0.
 
     Prompts are taken in order of length, `batch_size` at a time, so that little is padded; a row that has ended leaves
-    its batch. Draws from the global random state.
+    its batch. Draws from the global random state. Raises AskedToStop, between two tokens, where the run was asked to
+    end (`kit.runs.signals`).
     """
     pad = model.generation_config.pad_token_id
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
@@ -121,6 +123,7 @@ def _decode(
     try:
         outputs = model._prefill(input_ids, generation_config, model_kwargs)
         while True:
+            signals.stop_if_asked()
             model_kwargs = model._update_model_kwargs_for_generation(outputs, model_kwargs)
             scores = logits_processor(input_ids, outputs.logits[:, -1].float())
             logps = torch.log_softmax(scores, -1)

@@ -29,9 +29,10 @@ from trl import RLOOTrainer
 
 from kit import notices
 from kit.errors import DataError, TrainingStopped
-from kit.models.adapters import keep_dtypes, keep_weights, load_training_state, policy_weights, save_training_state
+from kit.models.adapters import keep_dtypes, keep_weights, policy_weights
 from kit.models.decoding import Sampled
 from kit.models.out_of_memory import HalvesMicroBatch
+from kit.models.resumable import Resumable
 from kit.models.roles import Roles
 from kit.ppo import math as ppo_math
 from kit.ppo.carried import Carried
@@ -39,9 +40,10 @@ from kit.ppo.config import PPOConfig
 from kit.ppo.passes import Passes
 from kit.ppo.rollout import PromptOrder, Rollout, in_place, lay_out
 from kit.ppo.samples import forget_samples, write_samples
+from kit.runs import signals
 
 
-class PPOTrainer(HalvesMicroBatch, RLOOTrainer):
+class PPOTrainer(Resumable, HalvesMicroBatch, RLOOTrainer):
     """Proximal policy optimisation of the `policy` role against the `reward` role, with a critic as baseline.
 
     Args:
@@ -123,7 +125,8 @@ class PPOTrainer(HalvesMicroBatch, RLOOTrainer):
         """The next micro-batch; a new rollout when the last one has had its `num_ppo_epochs` passes."""
         per_epoch = self.args.steps_per_generation
         if self._rollout is None or self._step % (per_epoch * self.args.num_ppo_epochs) == 0:
-            self._rollout = self._generate_and_score_completions(generation_batch)
+            with self._given_up_if_asked():
+                self._rollout = self._generate_and_score_completions(generation_batch)
         if self._step % per_epoch == 0:
             self._slices = self._shuffled_micro_batches(self._rollout)
         return self._slices[self._step % per_epoch]
@@ -151,6 +154,7 @@ class PPOTrainer(HalvesMicroBatch, RLOOTrainer):
             ref_logps = self.passes.reference(batch)
             rows = [{**row, "prompt_ids": ids} for row, ids in zip(inputs, prompt_ids, strict=True)]
             by_function = self._calculate_rewards(rows, prompts, completions, response_ids)
+        signals.stop_if_asked()  # the last moment: from here on the rollout leaves its marks
         self._sampled, self._scored_at = None, time.perf_counter()
 
         by_name = {name: by_function[:, i] for i, name in enumerate(self.reward_func_names)}
@@ -415,20 +419,3 @@ class PPOTrainer(HalvesMicroBatch, RLOOTrainer):
             self._note({"seconds/training": time.perf_counter() - self._scored_at})
         self._token_sums.clear()
         super().log(logs, start_time)
-
-    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        """The policy as a PEFT folder, with all that a resumed run needs beside it; no pickled arguments."""
-        folder = Path(output_dir or self.args.output_dir)
-        save_training_state(self.roles, folder)
-        self.carried.save(folder)
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        """Weights and what the run carries, back from a checkpoint, for `train(resume_from_checkpoint=...)`."""
-        load_training_state(self.roles, resume_from_checkpoint)
-        self.carried.load(Path(resume_from_checkpoint))
-
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        """A checkpoint at a rollout boundary; elsewhere a resumed run would use half a rollout."""
-        if self.state.global_step % self._steps_per_rollout:
-            raise ValueError("save_steps must be a multiple of num_ppo_epochs x mini-batches per rollout")
-        super(RLOOTrainer, self)._save_checkpoint(model, trial)  # past RLOO's model card, which every stage has anyway

@@ -9,6 +9,7 @@
 A stage's own stage.json decides whether it is done: a kill between the rename and the ledger loses nothing.
 """
 
+import functools
 import importlib.metadata
 import json
 import os
@@ -17,8 +18,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from kit import notices
 from kit.errors import RunError
-from kit.runs.files import file_sha256, publish_folder, value_sha256, write_json, write_text
+from kit.runs.checkpoints import CORRUPT, Checkpoints, names_aside
+from kit.runs.files import file_sha256, publish_folder, value_sha256, write_json
 from kit.runs.links import refuse_links
 
 STAGE_FILE = "stage.json"
@@ -45,7 +48,7 @@ class StageRecord:
     @property
     def adapter_sha256(self) -> str:
         """SHA-256 of the adapter's weights."""
-        return file_sha256(self.path / ADAPTER_FILE)
+        return _adapter_sha256(self.path / ADAPTER_FILE)
 
 
 class RunFolder:
@@ -71,15 +74,31 @@ class RunFolder:
             )
 
     def create(self, name: str) -> None:
-        """Make the folder, or enter an existing run's; leftovers of a killed process go."""
+        """Make the folder, or enter an existing run's."""
         self.path.mkdir(parents=True, exist_ok=True)
+        # The ledger comes first of all: it marks the folder as a run, should the process be killed right after.
+        self._write_ledger({**self.ledger(), "name": name, "status": "running", "versions": versions()})
+
+    def clear_up(self) -> None:
+        """What a killed process left: a stage that was about to be replaced is back, everything half-made goes."""
+        for record in self.path.glob(f"*/{STAGE_FILE}"):
+            stage = record.parent
+            if self.stage(stage.name) is None and not stage.name.endswith(CORRUPT):
+                aside = next(p for p in names_aside(stage) if not p.exists())
+                os.rename(stage, aside)
+                notices.warn(
+                    f"{stage}: its adapter or {STAGE_FILE} is not what was written (cut off, or changed by hand); set "
+                    f"aside as {aside.name}, and the stage is made again"
+                )
+        for old in self.path.glob(".old-*"):
+            name_of = self.path / old.name.removeprefix(".old-")
+            if old.is_dir() and not old.is_symlink() and not name_of.exists():
+                os.rename(old, name_of)  # killed between the two renames that would have replaced it
         for leftover in [*self.path.glob(".*.tmp"), *self.path.glob(".old-*")]:
             if leftover.is_dir() and not leftover.is_symlink():  # of a link, the link alone goes
                 shutil.rmtree(leftover, ignore_errors=True)
             else:
                 leftover.unlink(missing_ok=True)
-        # The ledger comes first of all: it marks the folder as a run, should the process be killed right after.
-        self._write_ledger({**self.ledger(), "name": name, "status": "running", "versions": versions()})
 
     def ledger(self) -> dict[str, Any]:
         """The content of run.json; an empty ledger where there is none yet."""
@@ -94,12 +113,16 @@ class RunFolder:
         raise RunError(f"{self.path / 'run.json'}: not a readable ledger; remove it to have it made again")
 
     def stage(self, name: str) -> StageRecord | None:
-        """The finished stage of that name, or None: without a readable stage.json or its adapter it is not done."""
+        """The finished stage of that name, or None: without a readable stage.json, or the adapter that was made, it is
+        not done."""
         path = self.path / name
         if name != "compare" and not (path / ADAPTER_FILE).is_file():
             return None
         try:
             record = json.loads((path / STAGE_FILE).read_text(encoding="utf-8"))
+            wanted = record.get("adapter_sha256") if isinstance(record, dict) else None  # earlier versions wrote none
+            if wanted is not None and wanted != _adapter_sha256(path / ADAPTER_FILE):
+                return None
             return StageRecord(name, path, record["inputs"], record["seconds"], record["peak_bytes"], record["metrics"])
         except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError, RecursionError):
             return None
@@ -111,18 +134,17 @@ class RunFolder:
         path.mkdir()
         return path
 
-    def checkpoints(self, name: str, inputs: dict) -> Path:
-        """The folder of a stage's checkpoints; empty unless a stage of the very same inputs was being made there."""
-        path, key = self.path / f".{name}-checkpoints", value_sha256(inputs)
-        try:
-            same = (path / "inputs.sha256").read_text(encoding="utf-8") == key
-        except OSError:
-            same = False
-        if not same:
-            shutil.rmtree(path, ignore_errors=True)
-            path.mkdir()
-            write_text(path / "inputs.sha256", key)
-        return path
+    def checkpoints(self, name: str, inputs: dict) -> Checkpoints:
+        """The checkpoints of a stage that is made of these inputs (`kit.runs.changed` says what differs)."""
+        return Checkpoints(self.checkpoints_path(name), inputs, versions())
+
+    def checkpoints_path(self, name: str) -> Path:
+        """Where a stage's checkpoints lie while it is made."""
+        return self.path / f".{name}-checkpoints"
+
+    def forget_checkpoints(self, name: str) -> None:
+        """Let a stage begin anew."""
+        shutil.rmtree(self.checkpoints_path(name), ignore_errors=True)
 
     def start_stage(self, name: str) -> None:
         """Note in the ledger that the stage is being made."""
@@ -136,10 +158,12 @@ class RunFolder:
             "inputs_sha256": value_sha256(inputs), "seconds": round(seconds, 2), "peak_bytes": peak_bytes,
             "metrics": metrics, "inputs": inputs,
         }  # fmt: skip
+        if (made_in / ADAPTER_FILE).exists():
+            record["adapter_sha256"] = _adapter_sha256(made_in / ADAPTER_FILE)
         write_json(made_in / STAGE_FILE, record)
         publish_folder(made_in, self.path / name)
         self.note_done(name)
-        shutil.rmtree(self.path / f".{name}-checkpoints", ignore_errors=True)
+        self.forget_checkpoints(name)
         finished = self.stage(name)
         if finished is None:
             raise RunError(f"{self.path / name}: could not be read back after it was written")
@@ -152,8 +176,13 @@ class RunFolder:
         self._update(name, {"status": "done", **record})
 
     def close(self, status: str) -> None:
-        """Note how the run ended: done, stopped, interrupted or failed."""
-        self._write_ledger({**self.ledger(), "status": status})
+        """Note how the run ended: done, stopped, interrupted or failed; a stage that was running ended so too."""
+        ledger = self.ledger()
+        stages = {
+            name: entry | {"status": status} if entry.get("status") == "running" else entry
+            for name, entry in ledger["stages"].items()
+        }
+        self._write_ledger({**ledger, "status": status, "stages": stages})
 
     def _update(self, stage: str, entry: dict) -> None:
         ledger = self.ledger()
@@ -162,6 +191,17 @@ class RunFolder:
 
     def _write_ledger(self, ledger: dict) -> None:
         write_json(self.path / "run.json", ledger)
+
+
+def _adapter_sha256(file: Path) -> str:
+    """`file_sha256`, not read again while the file is the same."""
+    found = file.stat()
+    return _sha256_of(file, found.st_mtime_ns, found.st_size)
+
+
+@functools.lru_cache(maxsize=64)
+def _sha256_of(file: Path, mtime_ns: int, size: int) -> str:
+    return file_sha256(file)
 
 
 def versions() -> dict[str, str]:

@@ -1,15 +1,23 @@
 """Whether a stage is done: its inputs, written down when it was made, are compared with those it would have now."""
 
+import functools
 from pathlib import Path
 from typing import Any
 
 from kit.config import Config
-from kit.runs.files import file_sha256, value_sha256
+from kit.runs.files import file_sha256
 from kit.runs.folder import RunFolder
 from kit.runs.steps import JUDGE, Step
 
-# Settings that leave the result as it is: they trade memory for time, keep more beside it, or silence a gate.
-_WITHOUT_EFFECT = {"micro_batch_size", "rollout_batch_size", "scoring_batch_size", "snapshots", "force"}
+# Settings that leave the result as it is: they trade memory for time, keep more beside it, silence a gate, or say when
+# to stop.
+_WITHOUT_EFFECT = {
+    "micro_batch_size", "rollout_batch_size", "scoring_batch_size", "snapshots", "force", "max_kl", "guards_off",
+}  # fmt: skip
+
+
+_NAMES = {"data.fingerprint": "the data (SHA-256 of the rows)"}
+_NOTHING = object()
 
 
 def stage_inputs(step: Step, config: Config, fingerprint: str, folder: RunFolder) -> dict[str, Any] | None:
@@ -45,17 +53,35 @@ def _files(stage: str, config: Config) -> dict[str, dict[str, str]]:
     return {"files": found} if found else {}
 
 
+def checkpoint_inputs(step: Step, config: Config, fingerprint: str, folder: RunFolder) -> dict[str, Any] | None:
+    """What decides whether a checkpoint of a step fits: its inputs, and the form of its optimizer's state (under
+    `memory: lean` AdamW's moments have 8 bits)."""
+    inputs = stage_inputs(step, config, fingerprint, folder)
+    return inputs if inputs is None or config.memory != "lean" else inputs | {"memory": "lean"}
+
+
 def is_done(step: Step, config: Config, fingerprint: str, folder: RunFolder) -> bool:
     """Whether the finished step was made of the very inputs it would have now."""
     record, inputs = folder.stage(step.name), stage_inputs(step, config, fingerprint, folder)
-    return record is not None and inputs is not None and value_sha256(record.inputs) == value_sha256(inputs)
+    return record is not None and inputs is not None and not changed_inputs(record.inputs, inputs)
 
 
 def changed_inputs(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """What differs between the inputs of two runs of a stage, as `key old -> new`; empty when nothing does."""
+    """What differs between the inputs of two runs of a stage, as `key old -> new`; empty when nothing does that counts.
+
+    Earlier versions wrote down settings without effect, too, and knew nothing of newer settings, which had for them
+    what is the default now.
+    """
     before, after = dict(_flat(old)), dict(_flat(new))
-    keys = [key for key in {**before, **after} if before.get(key) != after.get(key)]
-    return [f"{key} {_short(before.get(key))} -> {_short(after.get(key))}" for key in keys]
+    before = {key: default for key, default in _defaults().items() if key in after} | before
+    keys = [key for key in {**before, **after} if before.get(key, _NOTHING) != after.get(key, _NOTHING)]
+    counting = [key for key in keys if key.rpartition(".")[2] not in _WITHOUT_EFFECT]
+    return [f"{_NAMES.get(key, key)} {_short(before.get(key))} -> {_short(after.get(key))}" for key in counting]
+
+
+@functools.cache
+def _defaults() -> dict[str, Any]:
+    return dict(_flat(Config().model_dump(mode="json")))
 
 
 def _flat(value: Any, prefix: str = "") -> list[tuple[str, Any]]:

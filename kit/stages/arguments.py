@@ -11,13 +11,15 @@ from kit.errors import ConfigError
 from kit.models.device import Precision
 from kit.models.plan.choice import Choice, optimizer
 from kit.models.plan.stages import Sizes
+from kit.runs.checkpoints import KEPT
 
 TRAINING_STAGES: tuple[Stage, ...] = ("sft", "reward", "ppo", "rloo", "grpo", "dpo")
 _LOGS_PER_STAGE = 50
-_CHECKPOINTS = 20  # of PPO in a run, at most one a rollout
+_CHECKPOINTS = 20  # of a stage, at most one a step or rollout
 
 _BASES_OWN = "the base's tokenizer and chat template as they are: all stages read the same ids"
 _RESPONSE_ALONE = "nothing: the loss is on the response alone"
+_CHECKPOINTED = "nothing: a checkpoint is written every twentieth of a stage, every ten minutes, and when it is stopped"
 _NO_PACKING = "nothing: without FlashAttention, rows that are packed together would read each other"
 
 # TRL's names for what the kit's settings say already, by stage setting; passing one of them twice would be ambiguous.
@@ -41,6 +43,16 @@ _OWNED = {
     "push_to_hub": "`hf upload` after the run",
     "trust_remote_code": "a model that needs no code of its own",
     "resume_from_checkpoint": "nothing: run again",
+    # What resumption stands on: whole checkpoints, of everything, at steps where it is exact.
+    "save_strategy": _CHECKPOINTED,
+    "save_steps": _CHECKPOINTED,
+    "save_total_limit": "nothing: the two newest checkpoints are kept until the stage is done",
+    "save_only_model": _CHECKPOINTED,
+    "load_best_model_at_end": "nothing: compare.checkpoint=best picks among a stage's snapshots",
+    "ignore_data_skip": _CHECKPOINTED,
+    "auto_find_batch_size": "nothing: out of memory, a step is done again in halves",
+    "restore_callback_states_from_checkpoint": _CHECKPOINTED,
+    "enable_jit_checkpoint": "nothing: SIGTERM saves a checkpoint",
     # What would change, without a word, what is learnt, or hide that it went wrong.
     "logging_nan_inf_filter": "nothing: a loss that is no number has to show",
     "logging_first_step": "nothing: the first step is looked at",
@@ -120,7 +132,8 @@ def build_arguments(config: Config, stage: Stage, precision: Precision, out: Pat
         "output_dir": str(out), "run_name": f"{config.name}-{stage}", "seed": config.seed,
         "report_to": config.report_to, "per_device_train_batch_size": micro, "per_device_eval_batch_size": micro,
         "gradient_accumulation_steps": settings.batch_size // micro, "learning_rate": settings.learning_rate,
-        "save_strategy": "no", "disable_tqdm": True, "logging_nan_inf_filter": False, "logging_first_step": True,
+        "save_strategy": "steps", "save_total_limit": KEPT, "disable_tqdm": True, "logging_nan_inf_filter": False,
+        "logging_first_step": True,
         "gradient_checkpointing": choice.how.checkpointing,
         "dataloader_pin_memory": precision.device.type == "cuda",
         **precision.trainer_flags,
@@ -135,6 +148,7 @@ def build_arguments(config: Config, stage: Stage, precision: Precision, out: Pat
             "num_train_epochs": settings.epochs,
             "max_steps": settings.max_steps or -1,
             "logging_steps": max(1, steps // _LOGS_PER_STAGE),
+            "save_steps": max(1, steps // _CHECKPOINTS),
             "max_length": None,  # lengths are the kit's business: data.max_*_tokens, counted and said
         }
     if (optim := optimizer(config, stage)) is not None:
@@ -167,9 +181,7 @@ def _ppo_arguments(ppo: PPOSettings, config: Config, sizes: Sizes) -> dict[str, 
         "scoring_batch_size": sizes.scoring,
         "max_completion_length": config.data.max_response_tokens,
         "max_steps": rollouts * steps_per_rollout,
-        "save_strategy": "steps",
         "save_steps": steps_per_rollout * max(1, round(rollouts / _CHECKPOINTS)),
-        "save_total_limit": 2,
         "logging_steps": steps_per_rollout,
         "logging_first_step": False,
     }
@@ -177,10 +189,12 @@ def _ppo_arguments(ppo: PPOSettings, config: Config, sizes: Sizes) -> dict[str, 
 
 def _online_arguments(online: OnlineSettings, config: Config) -> dict[str, Any]:
     shared = ("num_generations", "num_iterations", "temperature")
+    rollouts = -(-online.episodes // online.batch_size)
     return {name: getattr(online, name) for name in shared} | {
         "beta": online.kl_coef,
         "max_completion_length": config.data.max_response_tokens,
-        "max_steps": -(-online.episodes // online.batch_size) * online.num_iterations,
+        "max_steps": rollouts * online.num_iterations,
+        "save_steps": online.num_iterations * max(1, round(rollouts / _CHECKPOINTS)),
         "logging_steps": online.num_iterations,  # a line a rollout
         "disable_dropout": True,  # TRL's default leaves it on, which would make ratio and KL noisy
     }

@@ -14,7 +14,9 @@ from kit.models.adapters import keep_weights, load_policy, save_adapter
 from kit.models.base import Base
 from kit.models.encoding import Encoded
 from kit.models.out_of_memory import HalvesMicroBatch
+from kit.models.resumable import Resumable
 from kit.models.roles import Roles
+from kit.runs.checkpoints import Checkpoints
 from kit.stages.arguments import build_arguments
 from kit.stages.card import adapter_card
 from kit.stages.checks import require_all_rows, require_finite, require_learnt
@@ -27,7 +29,7 @@ from kit.stages.snapshots import SnapshotCallback
 _FIRST_REWARD = 1e-2  # beta times nats a response; in 16 bits the two passes may differ by some 1e-2 nats
 
 
-class EncodedDPOTrainer(HalvesMicroBatch, DPOTrainer):
+class EncodedDPOTrainer(Resumable, HalvesMicroBatch, DPOTrainer):
     """DPOTrainer on rows that are token ids already, the same ids every other stage sees."""
 
     paired = True
@@ -59,23 +61,26 @@ class FirstStepCheck(TrainerCallback):
             )
 
 
-def train_dpo(config: Config, data: Encoded, base: Base, out: Path, sft: Path) -> StageResult:
-    """Train a copy of the SFT adapter on the pairs, with the SFT adapter as reference; write it to `out`."""
+def train_dpo(config: Config, data: Encoded, base: Base, out: Path, sft: Path, checkpoints: Checkpoints) -> StageResult:
+    """Train a copy of the SFT adapter on the pairs, with the SFT adapter as reference; write it to `out`.
+
+    Goes on from the newest whole checkpoint in `checkpoints`.
+    """
     rows = data.pairs
     longest = max(len(r["prompt_ids"]) + max(len(r["chosen_ids"]), len(r["rejected_ids"])) for r in rows.train)
-    choice = choose_sizes(config, "dpo", base, longest)
+    choice = choose_sizes(config, "dpo", base, longest, checkpoints)
     model = load_policy(base.causal_lm(), sft)
     with keep_weights(model):
         trainer = EncodedDPOTrainer(
             model=model,
-            args=build_arguments(config, "dpo", base.precision, out, choice, len(rows.train)),
+            args=build_arguments(config, "dpo", base.precision, checkpoints.path, choice, len(rows.train)),
             train_dataset=Dataset.from_list(rows.train),
             eval_dataset=Dataset.from_list(rows.held_out) if rows.held_out else None,
             processing_class=base.tokenizer,
-            callbacks=[FirstStepCheck(), SnapshotCallback(out, config.dpo.snapshots)],
+            callbacks=[FirstStepCheck(), SnapshotCallback(checkpoints.path, config.dpo.snapshots)],
         )
     require_all_rows(trainer, "dpo", rows.train, rows.held_out)
-    train_with_progress(trainer, "dpo", out)
+    train_with_progress(trainer, "dpo", checkpoints)
     require_learnt(model, "dpo", sft)
     metrics: dict[str, Any] = {"rows": len(rows.train), "pairs": len(rows.held_out)}
     metrics |= {"trained_tokens": trained_tokens(trainer), "generated_tokens": 0}
@@ -85,6 +90,7 @@ def train_dpo(config: Config, data: Encoded, base: Base, out: Path, sft: Path) -
         require_finite("dpo", measured)
         metrics |= {"accuracy": measured["eval_rewards/accuracies"], "margin": measured["eval_rewards/margins"]}
         headline = f"held-out implicit-reward accuracy {metrics['accuracy']:.3f}"
+    checkpoints.hand_over(out)
     save_adapter(model, out, base.tokenizer, adapter_card("dpo", base))
     smoke, ends = smoke_test("dpo", config, data, base, Roles(model), out)
     return StageResult(metrics | smoke, f"{headline}; {ends}")

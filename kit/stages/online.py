@@ -7,14 +7,17 @@ What TRL does with a PeftModel: it lays a frozen copy of adapter `default` besid
 reference; the bare base is not, and no second model is loaded. So all roles stand on one base, as in PPO.
 """
 
+import json
 import math
 from pathlib import Path
 from typing import Any
 
+import torch
 from datasets import Dataset
 from transformers import TrainerCallback
 from trl import GRPOTrainer, RLOOTrainer
 from trl.models.utils import disable_gradient_checkpointing
+from trl.trainer.utils import RepeatSampler
 
 from kit.config import Config, OnlineSettings, Stage
 from kit.errors import TrainingStopped
@@ -24,7 +27,9 @@ from kit.models.decoding import sample_responses
 from kit.models.encoding import Encoded
 from kit.models.generation import score
 from kit.models.out_of_memory import AtOnce, HalvesMicroBatch
+from kit.models.resumable import Resumable
 from kit.models.roles import Roles
+from kit.runs.checkpoints import Checkpoints
 from kit.stages.arguments import build_arguments
 from kit.stages.card import adapter_card
 from kit.stages.checks import require_all_rows, require_same_prompts, warn_unless_learnt
@@ -34,23 +39,38 @@ from kit.stages.sizes import choose_sizes
 from kit.stages.smoke import smoke_test
 from kit.stages.snapshots import SnapshotCallback
 
+_COUNTS, _COUNTS_FILE = ("episodes", "prompt_tokens", "response_tokens"), "counts.json"
 _FIRST_KL = 2e-3  # nats a token; in lower precision the passes with and without gradients differ by some 1e-4
 
 
-def train_rloo(config: Config, data: Encoded, base: Base, out: Path, sft: Path, reward: Path) -> StageResult:
+def train_rloo(
+    config: Config, data: Encoded, base: Base, out: Path, sft: Path, reward: Path, checkpoints: Checkpoints
+) -> StageResult:
     """Train a copy of the SFT adapter with RLOO on the reward adapter's score; write it to `out`.
 
     Raises TrainingStopped where a score or the loss is not finite, or the first KL is not 0.
     """
-    return _train("rloo", KitRLOOTrainer, config, data, base, out, sft, reward)
+    return _train("rloo", KitRLOOTrainer, config, data, base, out, sft, reward, checkpoints)
 
 
-def train_grpo(config: Config, data: Encoded, base: Base, out: Path, sft: Path, reward: Path) -> StageResult:
+def train_grpo(
+    config: Config, data: Encoded, base: Base, out: Path, sft: Path, reward: Path, checkpoints: Checkpoints
+) -> StageResult:
     """Train a copy of the SFT adapter with GRPO on the reward adapter's score; write it to `out`.
 
     Raises TrainingStopped where a score or the loss is not finite, or the first KL is not 0.
     """
-    return _train("grpo", KitGRPOTrainer, config, data, base, out, sft, reward)
+    return _train("grpo", KitGRPOTrainer, config, data, base, out, sft, reward, checkpoints)
+
+
+class PromptOrder(RepeatSampler):
+    """TRL's order of prompts, which a resumed run finds again: theirs begins with its first epoch in any epoch."""
+
+    def set_epoch(self, epoch: int) -> None:
+        """Be where the sampler of an unbroken run is when this epoch begins."""
+        self.generator.manual_seed(self.seed)
+        for _ in range(epoch):
+            torch.randperm(self.num_samples, generator=self.generator)
 
 
 class SamplesAsPPO:
@@ -67,12 +87,28 @@ class SamplesAsPPO:
             )
 
     @property
+    def _steps_per_rollout(self) -> int:
+        """Optimizer steps between two rollouts."""
+        args: Any = self.args  # type: ignore[attr-defined]
+        return args.num_iterations * args.steps_per_generation // args.gradient_accumulation_steps
+
+    def _get_train_sampler(self, dataset: Dataset | None = None) -> PromptOrder:
+        sampler = super()._get_train_sampler(dataset)  # type: ignore[misc]
+        names = ("data_source", "mini_repeat_count", "batch_size", "repeat_count", "shuffle", "seed")
+        return PromptOrder(**{name: getattr(sampler, name) for name in names})
+
+    def _prepare_inputs(self, generation_batch: Any) -> Any:
+        """The next micro-batch; a rollout that is being sampled is given up when the run is asked to end."""
+        with self._given_up_if_asked():  # type: ignore[attr-defined]
+            return super()._prepare_inputs(generation_batch)  # type: ignore[misc]
+
+    @property
     def elsewhere(self) -> bool:
         """Whether vLLM or continuous batching samples, as TRL has it."""
         return self.use_vllm or self.use_transformers_continuous_batching  # type: ignore[attr-defined]
 
 
-class KitRLOOTrainer(HalvesMicroBatch, SamplesAsPPO, RLOOTrainer):
+class KitRLOOTrainer(SamplesAsPPO, Resumable, HalvesMicroBatch, RLOOTrainer):
     """RLOOTrainer with PPO's sampling, which goes on in smaller parts where the GPU's memory runs out."""
 
     roles: Roles
@@ -85,7 +121,7 @@ class KitRLOOTrainer(HalvesMicroBatch, SamplesAsPPO, RLOOTrainer):
             return super()._generate_single_turn(prompt_ids, *rest)
 
 
-class KitGRPOTrainer(HalvesMicroBatch, SamplesAsPPO, GRPOTrainer):
+class KitGRPOTrainer(SamplesAsPPO, Resumable, HalvesMicroBatch, GRPOTrainer):
     """GRPOTrainer with PPO's sampling, which goes on in smaller parts where the GPU's memory runs out."""
 
     roles: Roles
@@ -129,6 +165,15 @@ class GroupRewards:
         """Minus the penalty where a response was cut off, as PPO's score has it."""
         return [0.0 if ids[-1] in self.stops else -self.penalty for ids in completion_ids]
 
+    def save(self, folder: Path) -> None:
+        """Write the counts beside the weights of a checkpoint."""
+        counts = {name: getattr(self, name) for name in _COUNTS}
+        (folder / _COUNTS_FILE).write_text(json.dumps(counts), encoding="utf-8")
+
+    def load(self, folder: Path) -> None:
+        """Take over what `save` wrote."""
+        vars(self).update(json.loads((folder / _COUNTS_FILE).read_text(encoding="utf-8")))
+
 
 class OnlineChecks(TrainerCallback):
     """Stops on a loss that is not finite, and where the first KL is not 0: then the reference is not the SFT policy.
@@ -160,13 +205,14 @@ class OnlineChecks(TrainerCallback):
 
 
 def _train(
-    stage: Stage, trainer_class: type, config: Config, data: Encoded, base: Base, out: Path, sft: Path, reward: Path
-) -> StageResult:
+    stage: Stage, trainer_class: type, config: Config, data: Encoded, base: Base, out: Path, sft: Path, reward: Path,
+    checkpoints: Checkpoints,
+) -> StageResult:  # fmt: skip
     settings: OnlineSettings = getattr(config, stage)
     prompts = data.prompts.train
     longest = max(len(prompt.ids) for prompt in prompts) + config.data.max_response_tokens
-    choice = choose_sizes(config, stage, base, longest)
-    args = build_arguments(config, stage, base.precision, out, choice, len(prompts))
+    choice = choose_sizes(config, stage, base, longest, checkpoints)
+    args = build_arguments(config, stage, base.precision, checkpoints.path, choice, len(prompts))
     # TRL leaves out prompts that fill no rollout; with fewer than one rollout takes it would have none at all.
     copies = -(-settings.batch_size // settings.num_generations // len(prompts))
     rows = [{"prompt": prompt.messages, "prompt_ids": prompt.ids} for prompt in prompts] * copies
@@ -181,12 +227,13 @@ def _train(
             args=args,
             train_dataset=Dataset.from_list(rows),
             processing_class=base.tokenizer,
-            callbacks=[OnlineChecks(stage), SnapshotCallback(out, settings.snapshots)],
+            callbacks=[OnlineChecks(stage), SnapshotCallback(checkpoints.path, settings.snapshots)],
         )
     require_all_rows(trainer, stage, rows)
     require_same_prompts(trainer, stage, prompts)
     trainer.roles, trainer.at_once = roles, AtOnce(choice.sizes.rollout, f"{stage}.rollout_batch_size")
-    log = train_with_progress(trainer, stage, out).rows
+    trainer.carried = rewards
+    log = train_with_progress(trainer, stage, checkpoints).rows
     warn_unless_learnt(roles.model, stage, sft)
     rollouts = [row for row in log if "objective/scores" in row]
     first, last = rollouts[0], rollouts[-1]
@@ -201,6 +248,7 @@ def _train(
         "trained_tokens": (rewards.prompt_tokens + rewards.response_tokens) * settings.num_iterations,
         "generated_tokens": rewards.response_tokens,
     }
+    checkpoints.hand_over(out)
     save_adapter(roles.model, out, base.tokenizer, adapter_card(stage, base))
     kl = "" if metrics["kl_nats"] is None else f" at KL {metrics['kl_nats']:.2f} nats"
     headline = (

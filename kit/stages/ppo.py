@@ -1,14 +1,11 @@
 """PPO: the SFT policy learns from the reward model's score of its own answers, held near the SFT policy by a KL."""
 
-import json
-import shutil
 from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
 from transformers import TrainerCallback
 
-from kit import notices
 from kit.config import Config, PPOSettings
 from kit.errors import TrainingStopped
 from kit.models.adapters import save_adapter, set_policy_weights
@@ -16,7 +13,8 @@ from kit.models.base import Base
 from kit.models.encoding import Encoded
 from kit.models.roles import policy_roles
 from kit.ppo.trainer import PPOTrainer
-from kit.runs.files import publish_folder, write_text
+from kit.runs.checkpoints import Checkpoints
+from kit.runs.files import publish_folder
 from kit.stages.arguments import build_arguments
 from kit.stages.card import adapter_card
 from kit.stages.checks import require_all_rows, require_same_prompts, warn_unless_learnt
@@ -26,8 +24,6 @@ from kit.stages.reward_funcs import reward_funcs
 from kit.stages.sizes import choose_sizes
 from kit.stages.smoke import smoke_test
 from kit.stages.snapshots import SnapshotCallback
-
-_LOGS = ("metrics.jsonl", "completions.jsonl")
 
 
 class FirstRolloutCheck(TrainerCallback):
@@ -44,7 +40,7 @@ class FirstRolloutCheck(TrainerCallback):
 
 
 def train_ppo(
-    config: Config, data: Encoded, base: Base, out: Path, sft: Path, reward: Path, checkpoints: Path
+    config: Config, data: Encoded, base: Base, out: Path, sft: Path, reward: Path, checkpoints: Checkpoints
 ) -> StageResult:
     """Train a copy of the SFT adapter with PPO on the reward adapter's score; write the policy to `out`.
 
@@ -54,14 +50,13 @@ def train_ppo(
     prompts = data.prompts.train
     copies = -(-config.ppo.rollout_size // len(prompts))
     longest = max(len(prompt.ids) for prompt in prompts) + config.data.max_response_tokens
-    choice = choose_sizes(config, "ppo", base, longest)
-    snapshots = SnapshotCallback(
-        checkpoints, config.ppo.snapshots, config.ppo.num_ppo_epochs * config.ppo.num_mini_batches
-    )
+    choice = choose_sizes(config, "ppo", base, longest, checkpoints)
+    steps = config.ppo.num_ppo_epochs * config.ppo.num_mini_batches
+    snapshots = SnapshotCallback(checkpoints.path, config.ppo.snapshots, steps)
     rows = [{"prompt": prompt.messages} for prompt in prompts] * copies
     trainer = PPOTrainer(
         roles=policy_roles(base.causal_lm(), sft, reward, critic=config.ppo.critic),
-        args=build_arguments(config, "ppo", base.precision, checkpoints, choice, len(prompts)),
+        args=build_arguments(config, "ppo", base.precision, checkpoints.path, choice, len(prompts)),
         train_dataset=Dataset.from_list(rows),
         processing_class=base.tokenizer,
         reward_funcs=reward_funcs(config.ppo),
@@ -69,17 +64,12 @@ def train_ppo(
     )
     require_all_rows(trainer, "ppo", rows)
     require_same_prompts(trainer, "ppo", prompts)
-    checkpoint = _newest(checkpoints)
     try:
-        train_with_progress(trainer, "ppo", checkpoints, checkpoint)
+        log = train_with_progress(trainer, "ppo", checkpoints).rows
     except TrainingStopped as stopped:
         raise TrainingStopped(f"{stopped}{_keep_best(trainer, base, out, checkpoints)}") from None
     warn_unless_learnt(trainer.roles.model, "ppo", sft)
-    for name in _LOGS:
-        shutil.copy(checkpoints / name, out)
-    if snapshots.place.exists():
-        shutil.copytree(snapshots.place, out / snapshots.place.name)
-    log = [json.loads(line) for line in (out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    checkpoints.hand_over(out)
     rollouts = [row for row in log if "objective/scores" in row]
     first, last = rollouts[0], rollouts[-1]
     metrics = {
@@ -118,29 +108,7 @@ def _tokens(rollouts: list[dict[str, Any]], ppo: PPOSettings) -> dict[str, int]:
     return {"trained_tokens": int(trained), "generated_tokens": generated}
 
 
-def _newest(checkpoints: Path) -> Path | None:
-    """The newest whole checkpoint, said; log lines of later steps go, as they will be written again."""
-    whole = [path.parent for path in checkpoints.glob("checkpoint-*/trainer_state.json")]  # transformers writes it last
-    newest = max(whole, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
-    done = int(newest.name.rpartition("-")[2]) if newest else 0
-    log = checkpoints / "metrics.jsonl"
-    if log.exists():
-        kept = [line for line in log.read_text(encoding="utf-8").splitlines() if _step(line) <= done]
-        write_text(log, "".join(f"{line}\n" for line in kept))
-    if newest:
-        notices.say(f"ppo: goes on from step {done}, where a run that was cut off saved its last checkpoint")
-    return newest
-
-
-def _step(line: str) -> float:
-    """The step of a log line; infinite where the line was cut off."""
-    try:
-        return json.loads(line)["step"]
-    except ValueError:
-        return float("inf")
-
-
-def _keep_best(trainer: PPOTrainer, base: Base, out: Path, checkpoints: Path) -> str:
+def _keep_best(trainer: PPOTrainer, base: Base, out: Path, checkpoints: Checkpoints) -> str:
     """Leave the best policy of a stopped run, with its metrics, in `ppo-stopped`; a sentence that says so."""
     best = trainer.carried.best
     if best is None:
@@ -148,8 +116,6 @@ def _keep_best(trainer: PPOTrainer, base: Base, out: Path, checkpoints: Path) ->
     place, kept = out / "best", out.parent / "ppo-stopped"
     set_policy_weights(trainer.roles, trainer.carried.best_policy)
     save_adapter(trainer.roles.model, place, base.tokenizer, adapter_card("ppo", base))
-    for name in _LOGS:
-        if (checkpoints / name).exists():
-            shutil.copy(checkpoints / name, place)
+    checkpoints.hand_over(place)
     publish_folder(place, kept)
     return f". The policy of rollout {best['rollout'] + 1:.0f}, the best before that, is kept in {kept}"

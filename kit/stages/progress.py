@@ -10,6 +10,9 @@ from transformers import TrainerCallback
 
 from kit import notices
 from kit.errors import TrainingStopped
+from kit.models.device import peak_memory_bytes
+from kit.runs import signals
+from kit.runs.checkpoints import Checkpoints, step_of
 
 _PLAIN_SECONDS = 10  # without a terminal, one line at most this often
 _LOST_LINES = 10  # log lines in a row; a gradient scaler skips some steps while it looks for its scale
@@ -26,7 +29,7 @@ class StageProgress(TrainerCallback):
     def __init__(self, stage: str, out: Path) -> None:
         self.stage = stage
         self.file = out / "metrics.jsonl"
-        self.rows: list[dict[str, Any]] = []
+        self.rows: list[dict[str, Any]] = read_rows(self.file)
         self._told = False
         self._said = time.monotonic()
         self._bar: Any = None
@@ -106,19 +109,35 @@ class StageProgress(TrainerCallback):
             self._bar = None
 
 
-def train_with_progress(trainer: Any, stage: str, out: Path, checkpoint: Path | None = None) -> StageProgress:
-    """Train to the end, from a checkpoint where one is given, with a bar and `metrics.jsonl` in `out`."""
+def train_with_progress(trainer: Any, stage: str, checkpoints: Checkpoints) -> StageProgress:
+    """Train to the end, from the newest checkpoint where there is one, with a bar and a log beside the checkpoints.
+
+    Raises Interrupted where the run was asked to end; what was done is then in a checkpoint.
+    """
     from transformers import PrinterCallback, ProgressCallback
 
-    progress = StageProgress(stage, out)
+    begin = checkpoints.newest
+    progress = StageProgress(stage, checkpoints.path)
     for callback in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(callback)
     trainer.add_callback(progress)
+    peak = checkpoints.before("peak_bytes", 0)
+    trainer.checkpoint_facts = lambda: (
+        checkpoints.facts_now() | {"stage": stage, "peak_bytes": max(peak, peak_memory_bytes() or 0)}
+    )
+    if begin is not None:
+        notices.say(f"{stage}: goes on from step {step_of(begin):,}, of which a run that was cut off left a checkpoint")
     try:
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        with signals.listening():
+            trainer.train(resume_from_checkpoint=str(begin) if begin else None)
     finally:
         progress.close()
     return progress
+
+
+def read_rows(file: Path) -> list[dict[str, Any]]:
+    """The lines of a log; none where there is no file."""
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.exists() else []
 
 
 def trained_tokens(trainer: Any) -> int:

@@ -17,6 +17,8 @@ from kit.models.adapters import keep_weights, new_reward, save_adapter, trained_
 from kit.models.base import Base
 from kit.models.decoding import pad_rows
 from kit.models.out_of_memory import HalvesMicroBatch
+from kit.models.resumable import Resumable
+from kit.runs.checkpoints import Checkpoints
 from kit.runs.files import write_text
 from kit.stages.arguments import build_arguments
 from kit.stages.card import adapter_card
@@ -27,28 +29,33 @@ from kit.stages.result import StageResult
 from kit.stages.sizes import choose_sizes
 
 
-class KitRewardTrainer(HalvesMicroBatch, RewardTrainer):
-    """RewardTrainer that goes on in smaller parts where the GPU's memory runs out."""
+class KitRewardTrainer(Resumable, HalvesMicroBatch, RewardTrainer):
+    """RewardTrainer that resumes exactly, and goes on in smaller parts where the GPU's memory runs out."""
 
     paired = True
 
 
-def train_reward(config: Config, pairs: Split[dict], base: Base, out: Path, sft: Path) -> StageResult:
-    """Train the score of a copy of the SFT adapter on the pairs (Bradley-Terry); write it, head included, to `out`."""
+def train_reward(
+    config: Config, pairs: Split[dict], base: Base, out: Path, sft: Path, checkpoints: Checkpoints
+) -> StageResult:
+    """Train the score of a copy of the SFT adapter on the pairs (Bradley-Terry); write it, head included, to `out`.
+
+    Goes on from the newest whole checkpoint in `checkpoints`.
+    """
     train, held_out = (_sequences(part, config.reward.margin) for part in (pairs.train, pairs.held_out))
     longest = max(max(len(row["chosen_ids"]), len(row["rejected_ids"])) for row in train)
-    choice = choose_sizes(config, "reward", base, longest)
+    choice = choose_sizes(config, "reward", base, longest, checkpoints)
     model = new_reward(base.scorer(), sft)
     head_before = trained_score_head(model).clone()
     with keep_weights(model):
         trainer = KitRewardTrainer(
             model=model,
-            args=build_arguments(config, "reward", base.precision, out, choice, len(train)),
+            args=build_arguments(config, "reward", base.precision, checkpoints.path, choice, len(train)),
             train_dataset=Dataset.from_list(train),
             processing_class=base.tokenizer,
         )
     require_all_rows(trainer, "reward", train)
-    train_with_progress(trainer, "reward", out)
+    train_with_progress(trainer, "reward", checkpoints)
     require_learnt(model, "reward", sft)
     if torch.equal(trained_score_head(model), head_before):
         raise TrainingStopped(
@@ -74,6 +81,7 @@ def train_reward(config: Config, pairs: Split[dict], base: Base, out: Path, sft:
             f"held-out accuracy {metrics['accuracy']:.3f} on {len(held_out):,} pairs "
             f'("longer wins" alone: {metrics["accuracy_longer_wins"]:.3f}): {gate["verdict"]}'
         )
+    checkpoints.hand_over(out)
     save_adapter(model, out, base.tokenizer, adapter_card("reward", base))
     return StageResult(metrics, headline)
 

@@ -91,6 +91,11 @@ def _static(config: Config, shape: Shape, stage: Stage, how: Arithmetic) -> dict
     return {name: size for name, size in items.items() if size}
 
 
+def trained_adapters(config: Config, stage: Stage) -> int:
+    """How many adapters the stage trains."""
+    return _adapters(config, stage)[0]
+
+
 def _adapters(config: Config, stage: Stage) -> tuple[int, int]:
     """(trained, frozen) adapters on the base. The reference is a frozen copy, which TRL's trainers make."""
     if stage == "ppo":
