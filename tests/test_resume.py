@@ -1,5 +1,6 @@
 """Every stage, stopped after any step and begun again, is the unbroken one to the bit: weights, log and figures."""
 
+import dataclasses
 import functools
 import json
 import shutil
@@ -16,6 +17,7 @@ from transformers import TrainerCallback
 from transformers.trainer_pt_utils import safe_globals
 
 from kit.config import LoraSettings
+from kit.data.rows import Split
 from kit.errors import ModelError
 from kit.models import decoding, resumable
 from kit.runs import signals
@@ -37,7 +39,7 @@ SETTINGS = {
     "grpo": ONLINE | {"num_iterations": 2},
 }  # fmt: skip
 STEPS = {"sft": 6, "reward": 6, "dpo": 6, "ppo": 20, "rloo": 6, "grpo": 12}
-CLOCKS = ("seconds/", "step_time", "epoch_time")
+CLOCKS = ("seconds/", "step_time", "eval_runtime", "eval_samples_per_second", "eval_steps_per_second")
 
 
 def config(stage):
@@ -127,11 +129,14 @@ class TestStoppedAndResumed:
 
     def test_killed_after_its_last_step_in_the_middle_of_an_epoch_it_takes_no_step_more(self, tmp_path, monkeypatch):
         monkeypatch.setitem(SETTINGS, "sft", SETTINGS["sft"] | {"max_steps": 5})
+        rows = toy_encoded()
+        held_out = dataclasses.replace(rows, sft=Split(rows.sft.train, rows.sft.train[:2]))
+        monkeypatch.setattr("test_resume.toy_encoded", lambda: held_out)  # an evaluation has its line in the log
         expected = run("sft", tmp_path / "whole")
         with pytest.raises(signals.Interrupted):
             run("sft", tmp_path / "part", 5)
         assert run("sft", tmp_path / "part").metrics == expected.metrics
-        assert lines(tmp_path / "part") == lines(tmp_path / "whole")
+        assert lines(tmp_path / "part") == lines(tmp_path / "whole") and "eval_loss" in lines(tmp_path / "part")[-1]
 
     @pytest.mark.parametrize("stage", ["ppo", "rloo", "grpo"])
     def test_while_it_samples_a_rollout_it_gives_that_up_and_keeps_the_boundary_before(

@@ -96,6 +96,7 @@ class Resumable:
             return False
         self._load_from_checkpoint(str(path))
         self.state = state
+        _put_back(self, json.loads((path / _RECORDS).read_text(encoding="utf-8")))  # an evaluation logs them, too
         self._load_rng_state(str(path))  # type: ignore[attr-defined]
         return True
 

@@ -16,6 +16,7 @@ from kit.runs.checkpoints import Checkpoints, step_of
 
 _PLAIN_SECONDS = 10  # without a terminal, one line at most this often
 _LOST_LINES = 10  # log lines in a row; a gradient scaler skips some steps while it looks for its scale
+_UNSAID = {"eval_model_preparation_time"}  # only where an evaluation is the first thing a process does
 _SHOWN = {  # the numbers that matter, with the name they are shown by
     "loss": "loss", "mean_token_accuracy": "token accuracy", "accuracy": "accuracy", "rewards/accuracies": "accuracy",
     "rewards/margins": "margin", "objective/scores": "score", "objective/kl": "KL", "lengths/mean": "tokens",
@@ -55,7 +56,7 @@ class StageProgress(TrainerCallback):
         """Write the log line; show its numbers. Raises TrainingStopped where gradients are no numbers for long."""
         if "train_runtime" in (logs or {}):
             return  # transformers' closing summary; the ledger has the seconds
-        row = {"step": state.global_step} | {k: _finite(v) for k, v in (logs or {}).items()}
+        row = {"step": state.global_step} | {k: _finite(v) for k, v in (logs or {}).items() if k not in _UNSAID}
         self.rows.append(row)
         with open(self.file, "a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
