@@ -48,6 +48,11 @@ class Codec:
                 "seen; correct chat_template in the base's tokenizer files"
             )
 
+    @property
+    def waits_for_rust(self) -> bool:
+        """Whether tokenizing is Rust's work more than Python's, so that something else can be done meanwhile."""
+        return not self._written_out.by_words
+
     def prompt(self, messages: list[Message]) -> list[int]:
         """Ids of the conversation so far, up to where the assistant's answer begins.
 

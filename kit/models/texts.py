@@ -70,14 +70,15 @@ class Texts:
             answers.setdefault(text, _NONE)
 
     def read(self) -> None:
-        """Read all that was taken. While one part is rendered, which is Python's work, another is tokenized by Rust.
+        """Read all that was taken. Where tokenizing is Rust's work, another part is rendered by Python meanwhile.
 
         Raises DataError, with the place of the row, where the chat template refuses one.
         """
         parts = [self._prompts[at : at + _AT_ONCE] for at in range(0, len(self._prompts), _AT_ONCE)]
         with ThreadPoolExecutor(2) as pool:
             try:
-                for part, found in zip(parts, pool.map(self._read_part, parts), strict=True):
+                read_all = (pool.map if self._codec.waits_for_rust else map)(self._read_part, parts)
+                for part, found in zip(parts, read_all, strict=True):
                     for prompt, read in zip(part, found, strict=True):
                         self._keep(prompt, read)
             except BaseException:

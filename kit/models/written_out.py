@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from kit.data.rows import Message
+from kit.models.words import Words, can_be_cut
 
 # No text of a person holds it: noncharacters, which Unicode keeps for a program's own use. It is broken where one does.
 _BREAK = "\ufdd0\ufdd1"
@@ -35,6 +36,8 @@ class WrittenOut:
         self._by_other_spelling = any(token.normalized for token in added.values())
         own = type(tokenizer)._encode_plus if isinstance(tokenizer, PreTrainedTokenizerFast) else None
         self._in_rust = own is PreTrainedTokenizerFast._encode_plus
+        cut = self._in_rust and can_be_cut(tokenizer.backend_tokenizer, self._asked)
+        self._words = Words(self._asked) if cut else None
 
     def stands_in(self, text: str) -> bool:
         """Whether the text holds a special token written out.
@@ -81,7 +84,15 @@ class WrittenOut:
                 found[place] = None
         return found
 
+    @property
+    def by_words(self) -> bool:
+        """Whether most of a text is read from memory: Python's work then, which threads do not speed up."""
+        return self._words is not None
+
     def _tokenized(self, texts: Sequence[str]) -> list[list[int]]:
+        return self._asked(texts) if self._words is None else self._words.ids(texts)
+
+    def _asked(self, texts: Sequence[str]) -> list[list[int]]:
         """What `tokenizer(texts)` gives, at less cost where it would only ask its Rust part."""
         if not texts:
             return []
