@@ -1,7 +1,6 @@
 """From the data of a run and its tokens to the findings."""
 
 import math
-from array import array
 from collections import Counter
 from collections.abc import Sequence
 from hashlib import blake2b
@@ -15,7 +14,8 @@ from kit.findings.findings import EndOfTurn, Findings, Lengths, Limit, PairFacts
 from kit.findings.samples import samples_of
 from kit.models.base import Base
 from kit.models.codec import Codec
-from kit.models.encoding import IGNORE, Encoded
+from kit.models.encoding import Encoded
+from kit.models.id_rows import glances
 from kit.models.measured import at_most
 
 LENGTH_TELLS = 0.8  # share of pairs, or 1 less it, in which the longer answer is the chosen one
@@ -61,7 +61,7 @@ def findings_of(
 
 def longer_wins(pairs: Sequence[dict]) -> Share:
     """How often the answer with more tokens was chosen, a tie counting half: the gate's baseline, on its own rows."""
-    differences = [len(pair["chosen_ids"]) - len(pair["rejected_ids"]) for pair in pairs]
+    differences = [len(chosen) - len(rejected) for _, (chosen, rejected) in glances(pairs)]
     won = sum((d > 0) + 0.5 * (d == 0) for d in differences)
     return Share(won / len(pairs) if pairs else None, len(pairs))
 
@@ -180,36 +180,30 @@ def _meeting(encoded: Encoded) -> tuple[list[str], int]:
     """Places of held-out prompts whose tokens, as they are used, stand in training too; and held-out prompts in all."""
     train: set[bytes] = set()
     held_out: dict[bytes, str] = {}
-    for what, split, ids in (
-        ("demonstrations", encoded.sft, lambda row: row["input_ids"][: row["labels"].count(IGNORE)]),
-        ("pairs", encoded.pairs, lambda row: row["prompt_ids"]),
-        ("prompts", encoded.prompts, lambda row: row.ids),
-    ):
-        train.update(_digest(ids(row)) for row in split.train)
+    for what, split in (("demonstrations", encoded.sft), ("pairs", encoded.pairs), ("prompts", encoded.prompts)):
+        train.update(_digest(row.prompt) for row in glances(split.train))
         places = encoded.measured[what].kept[len(split.train) :]
-        for row, where in zip(split.held_out, places, strict=True):
-            held_out.setdefault(_digest(ids(row)), where)
+        for row, where in zip(glances(split.held_out), places, strict=True):
+            held_out.setdefault(_digest(row.prompt), where)
     return [where for ids, where in held_out.items() if ids in train], len(held_out)
 
 
-def _digest(ids: Sequence[int]) -> bytes:
+def _digest(ids: memoryview) -> bytes:
     """Stands for a sequence of ids, at a fiftieth of its size."""
-    return blake2b(array("i", ids), digest_size=16).digest()
+    return blake2b(ids, digest_size=16).digest()
 
 
 def _end_of_turn(encoded: Encoded, codec: Codec) -> EndOfTurn:
-    """Looked up in the very ids that the trainers get, not in how they were made."""
-    bos, ends, starts = codec.tokenizer.bos_token_id, [], []
-    for row in chain(encoded.sft.train, encoded.sft.held_out):
-        starts.append(row["input_ids"][:2])
-        ends.append(next(label for label in reversed(row["labels"]) if label != IGNORE) in codec.stops)
-    for row in chain(encoded.pairs.train, encoded.pairs.held_out):
-        starts.append(row["prompt_ids"][:2])
-        ends += [row[f"{side}_ids"][-1] in codec.stops for side in ("chosen", "rejected")]
+    """Looked up in the very ids that the trainers' rows are made of, not in how those were made."""
+    bos, ends, doubled = codec.tokenizer.bos_token_id, [], 0
+    for split in (encoded.sft, encoded.pairs):
+        for prompt, answers in chain(glances(split.train), glances(split.held_out)):
+            doubled += len(prompt) > 1 and prompt[0] == bos == prompt[1]
+            ends += [answer[-1] in codec.stops for answer in answers]
     return EndOfTurn(
         token=codec.tokenizer.decode([codec.end_of_turn]),
         answers=len(ends),
         learnt=sum(ends),
         cut=len(ends) - sum(ends),
-        doubled_bos=sum(start == [bos, bos] for start in starts),
+        doubled_bos=doubled,
     )

@@ -19,7 +19,7 @@ from kit.data.found import Stops
 from kit.data.rows import Data, Demonstration, Message, Pair, Prompt, Split, answers_of
 from kit.errors import DataError
 from kit.models.codec import Codec
-from kit.models.id_rows import Rows
+from kit.models.id_rows import Glance, Rows
 from kit.models.measured import Measured, require_lengths
 from kit.models.texts import Texts
 
@@ -72,6 +72,9 @@ def encode_data(data: Data, codec: Codec, settings: DataSettings, stops: Stops |
     notes: list[str] = []
     measured: dict[str, Measured] = {}
 
+    def look(place: int, *numbers: int) -> Glance:
+        return texts.look(place, *numbers[:2])  # the third is that of a margin
+
     def encode(rows: Split, what: str, numbers_of: Callable[[Any, Measured], Any], make: Callable[..., Any]) -> Split:
         seen = measured[what] = Measured(len(rows.train) + len(rows.held_out))
 
@@ -82,7 +85,7 @@ def encode_data(data: Data, codec: Codec, settings: DataSettings, stops: Stops |
                     seen.kept.append(row.where)
                     yield numbers
 
-        out: Split = Split(Rows(make, kept(rows.train)), Rows(make, kept(rows.held_out)))
+        out: Split = Split(Rows(make, kept(rows.train), look), Rows(make, kept(rows.held_out), look))
         notes.extend(seen.notes(what))
         if rows.train and not out.train:
             why = "; ".join(f"{len(places):,} {reason}" for reason, places in seen.places.items())

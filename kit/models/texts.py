@@ -10,7 +10,7 @@ from kit.data import catalogue
 from kit.data.rows import Demonstration, Message, Pair, Prompt, answers_of, messages_of
 from kit.errors import DataError
 from kit.models.codec import Answer, Codec, Opened
-from kit.models.id_rows import Store
+from kit.models.id_rows import Glance, Store
 
 _AT_ONCE = 256  # prompts rendered and tokenized in one call
 _NONE = -1  # in place of a sequence's number
@@ -96,6 +96,10 @@ class Texts:
     def prompt_ids(self, place: int) -> list[int]:
         """The ids of the prompt at a place."""
         return self.store[self._prompts[place].number]
+
+    def look(self, place: int, *answers: int) -> Glance:
+        """A look at the ids of the prompt at a place, and at those of answers to it."""
+        return Glance(self.store.look(self._prompts[place].number), tuple(map(self.store.look, answers)))
 
     def whole_tokens(self, answer: int) -> int:
         """The tokens of an answer before it was cut."""

@@ -1,10 +1,9 @@
 """Text to ids by a memory of words: what a tokenizer of GPT-2's kind made of " the" once, it makes of it every time.
 
-Such a tokenizer first parts a text by a pattern, and then reads each part by itself. Before a single space between a
-character that is no white space and a letter from a to z every one of the patterns below begins a new part: none of
-them goes on over a space, but for white space that no letter follows. So a text may be cut there, and the ids of the
-pieces put together are those of the text. Most pieces are words that were met before, and asking a dictionary costs a
-tenth of asking the tokenizer.
+Such a tokenizer first parts a text by a pattern, and then reads each part by itself. At a single space between two
+characters that are no white space every one of the patterns below begins a new part: a part goes on over a space only
+where it is white space altogether. So a text may be cut there, and the ids of the pieces put together are those of the
+text. Most pieces are words that were met before, and asking a dictionary costs a tenth of asking the tokenizer.
 """
 
 import json
@@ -14,8 +13,9 @@ from collections.abc import Callable, Sequence
 from itertools import chain
 from typing import Any
 
-_CUT = re.compile(r" (?=[A-Za-z])(?<=\S )")  # the space belongs to the piece that follows it
-_OPENING = "|"  # marks, among the known pieces, the first one of a text; the others begin with a letter, after a space
+_CUT = re.compile(r" (?=\S)(?<=\S )")  # the space belongs to the piece that follows it
+_OPENING = " "  # marks, among the known pieces, the first one of a text; the others are kept without their space
+_LONGEST_WORD = 20  # characters; longer pieces, such as an end of turn with the words beside it, hardly come again
 _MOST_KNOWN = 2**18  # pieces; more are forgotten and learnt again
 _CONTRACTIONS = "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 _REST = r"|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -47,7 +47,11 @@ class Words:
             new = [*set(chain.from_iterable(pieces))]
         read = self._encode([piece[1:] if piece.startswith(_OPENING) else f" {piece}" for piece in new])
         known.update((piece, array("i", ids).tobytes()) for piece, ids in zip(new, read, strict=True))
-        return [array("i", b"".join(map(known.__getitem__, own))).tolist() for own in pieces]
+        found = [array("i", b"".join(map(known.__getitem__, own))).tolist() for own in pieces]
+        for piece in new:
+            if len(piece) > _LONGEST_WORD:
+                known.pop(piece, None)
+        return found
 
 
 def can_be_cut(tokenizer: Any, encode: Encode) -> bool:
