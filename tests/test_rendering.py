@@ -12,13 +12,20 @@ from kit.models.tokenizer import DEFAULT_CHAT_TEMPLATE
 USER, ASSISTANT = {"role": "user", "content": "Héllo\n{{ x }} "}, {"role": "assistant", "content": "<b>Hi</b> & 😀"}
 SETS_NAMES = "{% set ns = namespace(a='') %}{% for m in messages %}{% set ns.a = m.role %}{% endfor %}{{ ns.a }}"
 READS_GLOBALS = "{{ range(3) | join }}{{ bos_token }}{% if tools is not none %}tools{% endif %}" + CHATML
+# What is learnt is marked; names that are set inside a mark mean nothing after it.
+MARKED = (
+    "{% set x = 'out' %}{% for m in messages %} {{- m.role }} \n"
+    "{%- generation -%} {% set x = m.content %}{{ x }}{{ loop.index }}{{ loop.last }} {% endgeneration %} {{ x }} \n"
+    "{% generation %}{{ m.content }}{% endgeneration %}{% endfor %}"
+)
+IN_WORDS = "{{ '{% generation %}' }}" + CHATML
 
 
 def tokenizer(template):
     return byte_level("<|im_start|>", "<pad>", eos_token="<|im_end|>", bos_token="<s>", chat_template=template)
 
 
-@pytest.mark.parametrize("template", [CHATML, DEFAULT_CHAT_TEMPLATE, SETS_NAMES, READS_GLOBALS])
+@pytest.mark.parametrize("template", [CHATML, DEFAULT_CHAT_TEMPLATE, SETS_NAMES, READS_GLOBALS, MARKED])
 class TestRendered:
     @pytest.mark.parametrize("opens", [True, False])
     def test_is_what_the_library_writes(self, template, opens):
@@ -40,6 +47,12 @@ class TestRendered:
 
 
 class TestWhatCannotBeAskedItself:
+    def test_is_a_template_that_writes_a_mark_as_words(self):
+        core = tokenizer(IN_WORDS)
+        assert renderer(core)([USER], True) == core.apply_chat_template(
+            [USER], add_generation_prompt=True, tokenize=False
+        )
+
     def test_of_the_demo_is_nothing(self, monkeypatch):
         render = renderer(build_tokenizer())
         monkeypatch.setattr(PreTrainedTokenizerBase, "apply_chat_template", None)

@@ -53,7 +53,20 @@ CUT = {
 class TestWords:
     @pytest.mark.parametrize("name", CUT)
     @given(texts=TEXTS)
-    @example(["the cat", "", " the", " ", "a  the", "a \u0301e", "x é", "a\n the", "1 the 's the", "\u2000 a b <|end|> the 3"])
+    @example(
+        [
+            "the cat",
+            "",
+            " the",
+            " ",
+            "a  the",
+            "a \u0301e",
+            "x é",
+            "a\n the",
+            "1 the 's the",
+            "\u2000 a b <|end|> the 3",
+        ]
+    )
     @settings(max_examples=300)
     def test_give_the_ids_of_the_whole_text(self, name, texts):
         assert Words(asked(CUT[name])).ids(texts) == asked(CUT[name])(texts)

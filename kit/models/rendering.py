@@ -1,5 +1,6 @@
 """Conversations as the chat template writes them, at the least cost: data have hundreds of thousands of them."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -7,6 +8,8 @@ from kit.data.rows import Message
 
 Render = Callable[[list[Message], bool], str]  # messages, and whether the assistant's next answer is opened
 
+# Around what is learnt, of which only tokens would tell. Jinja's own `with` writes the same, without a call.
+_MARKED = re.compile(r"(\{%[-+]?\s*)(end)?generation(\s*[-+]?%\})")
 _USER, _ASSISTANT = {"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}
 _PROBES = (([_USER], True), ([_USER, _ASSISTANT], False))
 
@@ -27,7 +30,7 @@ def renderer(tokenizer: Any) -> Render:
     try:
         from transformers.utils.chat_template_utils import _compile_jinja_template
 
-        template = _compile_jinja_template(tokenizer.get_chat_template())
+        template = _compile_jinja_template(_MARKED.sub(r"\1\2with\3", tokenizer.get_chat_template()))
         known = {**template.globals, **tokenizer.special_tokens_map, "tools": None, "documents": None}
 
         def direct(messages: list[Message], opens: bool) -> str:
