@@ -23,6 +23,7 @@ from kit.findings.terminal import print_findings
 from kit.models.base import Base
 from kit.models.device import choose_precision
 from kit.models.encoding import Codec, encode_data
+from kit.models.id_rows import Glance
 from kit.models.measured import at_most
 from kit.stages.gate import judge_reward_model
 
@@ -134,11 +135,12 @@ class TestLengths:
 
 class TestPairs:
     def test_longer_wins_is_the_baseline_that_the_gate_takes(self):
-        pairs = [{"chosen_ids": [1] * c, "rejected_ids": [1] * r} for c, r in ((3, 1), (2, 2), (1, 5), (4, 1))]
+        tokens = [(3, 1), (2, 2), (1, 5), (4, 1)]
+        pairs = [Glance(memoryview(b""), (memoryview(bytes(c)), memoryview(bytes(r)))) for c, r in tokens]
         rows = [
             {"prompt": n, "chosen_score": 1.0 + n % 3, "rejected_score": 0.3 * n,
-             "chosen_tokens": len(pair["chosen_ids"]), "rejected_tokens": len(pair["rejected_ids"])}
-            for n, pair in enumerate(pairs)
+             "chosen_tokens": chosen, "rejected_tokens": rejected}
+            for n, (chosen, rejected) in enumerate(tokens)
         ]  # fmt: skip
         assert longer_wins(pairs).share == judge_reward_model(rows)["longer_wins"]["mean"] == 0.625
 

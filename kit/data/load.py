@@ -1,9 +1,7 @@
 """From the config's three sources to the data of a run: read, recognise, clean, split by prompt."""
 
-import gc
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Generic
 
@@ -11,6 +9,7 @@ from kit.config import DataSettings, is_source_list
 from kit.data import catalogue
 from kit.data.checks import Drop, drop_blank, drop_duplicates, drop_equal, require_enough, summary
 from kit.data.convert import Converted, read_demonstrations, read_pairs, read_prompts
+from kit.data.cycles import no_search
 from kit.data.found import SourceFound, Stops
 from kit.data.problems import NoForm
 from kit.data.rows import Data, Demonstration, Pair, Prompt, Row, Split, T, messages_of, prompt_keys
@@ -32,20 +31,7 @@ class _Part(Generic[T]):
     weight: float | None
 
 
-@contextmanager
-def _no_search_for_cycles() -> Iterator[None]:
-    """Inside, Python does not look for cyclic garbage: rows have none, and to look through millions takes a fifth of
-    the time."""
-    before = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if before:
-            gc.enable()
-
-
-@_no_search_for_cycles()
+@no_search()
 def load_data(settings: DataSettings, seed: int, stops: Stops | None = None) -> Data:
     """The pairs, demonstrations and prompts of a run, cleaned and split by prompt.
 

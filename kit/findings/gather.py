@@ -2,12 +2,13 @@
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 from itertools import chain
 
 from kit.config import Config, DataSettings
 from kit.data import Data, catalogue
+from kit.data.cycles import search_of_new
 from kit.data.found import Stops, is_warning
 from kit.data.rows import Message, Split, messages_of, prompt_keys
 from kit.findings.findings import EndOfTurn, Findings, Lengths, Limit, PairFacts, Share, Sizes, Turns
@@ -15,7 +16,7 @@ from kit.findings.samples import samples_of
 from kit.models.base import Base
 from kit.models.codec import Codec
 from kit.models.encoding import Encoded
-from kit.models.id_rows import glances
+from kit.models.id_rows import Glance, glances
 from kit.models.measured import at_most
 
 LENGTH_TELLS = 0.8  # share of pairs, or 1 less it, in which the longer answer is the chosen one
@@ -23,6 +24,7 @@ _BINS = 32
 _CANDIDATES = 5  # other limits that are shown
 
 
+@search_of_new()
 def findings_of(
     config: Config, data: Data, encoded: Encoded, base: Base, stops: Stops, steps: dict[str, bool], folder: str
 ) -> Findings:
@@ -59,11 +61,11 @@ def findings_of(
     )  # fmt: skip
 
 
-def longer_wins(pairs: Sequence[dict]) -> Share:
+def longer_wins(pairs: Iterable[Glance]) -> Share:
     """How often the answer with more tokens was chosen, a tie counting half: the gate's baseline, on its own rows."""
-    differences = [len(chosen) - len(rejected) for _, (chosen, rejected) in glances(pairs)]
+    differences = [len(chosen) - len(rejected) for _, (chosen, rejected) in pairs]
     won = sum((d > 0) + 0.5 * (d == 0) for d in differences)
-    return Share(won / len(pairs) if pairs else None, len(pairs))
+    return Share(won / len(differences) if differences else None, len(differences))
 
 
 def _sizes(encoded: Encoded) -> list[Sizes]:
@@ -135,8 +137,8 @@ def _pairs(data: Data, encoded: Encoded, settings: DataSettings) -> PairFacts:
         return [place for source in sources for place in source.dropped.get(reason, [])]
 
     return PairFacts(
-        longer_wins=longer_wins(encoded.pairs.held_out),
-        longer_wins_train=longer_wins(encoded.pairs.train),
+        longer_wins=longer_wins(glances(encoded.pairs.held_out)),
+        longer_wins_train=longer_wins(glances(encoded.pairs.train)),
         first_wins=Share(sum(first for first, _ in shown) / verdicts, verdicts) if verdicts else None,
         both_ways=both_ways,
         both_ways_share=len(both_ways) / (sum(source.pairs for source in sources) or 1),

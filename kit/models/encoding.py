@@ -15,6 +15,7 @@ from typing import Any
 from kit import notices
 from kit.config import DataSettings
 from kit.data import catalogue
+from kit.data.cycles import search_of_new
 from kit.data.found import Stops
 from kit.data.rows import Data, Demonstration, Message, Pair, Prompt, Split, answers_of
 from kit.errors import DataError
@@ -52,6 +53,7 @@ class Encoded:
     measured: dict[str, Measured] = field(default_factory=dict)  # of each list: lengths, and what was left out
 
 
+@search_of_new()
 def encode_data(data: Data, codec: Codec, settings: DataSettings, stops: Stops | None = None) -> Encoded:
     """Every row as ids within the configured lengths; what was shortened, cut or dropped is counted in the notes.
 
