@@ -1,0 +1,79 @@
+"""Which annotators to look at, and for what: tests against what is usual, with few false alarms.
+
+Each test's hypothesis is that the person is fine, within a margin that matters:
+
+drifting        no change of how judgements go with the others' (drift.py), and eta changes by 0.15 or more
+position        leans to a place on the page by at most 0.5 logits more than people usually do (bias.py)
+length          the same, of length
+adversarial     eta is at least 0.5 (crowd.py)
+careless        eta - 0.5 is at least half of the typical person's
+
+The p-values of all tests of all people go through Benjamini and Hochberg's procedure (1995) at 5 %: of those named, at
+most one in twenty is expected to be named wrongly. Of several faults of one person the first in this order is the name.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from kit.feedback.bias import FEWEST, Lean
+from kit.feedback.crowd import Crowd
+from kit.feedback.drift import Change
+
+KINDS = ("drifting", "position", "length", "adversarial", "careless")
+FALSE_SHARE = 0.05
+_CHANGED = 0.15  # of eta
+
+
+@dataclass(frozen=True)
+class Flag:
+    """A named fault of one annotator; `also` names others that were found, `p` is before the correction."""
+
+    annotator: str
+    kind: str
+    p: float
+    also: tuple[str, ...] = ()
+
+
+def flags_of(
+    names: Sequence[str], crowd: Crowd, leans: Mapping[str, Mapping[int, Lean]], changes: Mapping[int, Change]
+) -> list[Flag]:
+    """The annotators with a fault, the surest first. People with fewer than 20 votes that others share are not tested."""
+    tested = [who for who in range(len(names)) if crowd.overlap[who] >= FEWEST]
+    if not tested:
+        return []
+    p: dict[tuple[int, str], float] = {}
+    adversarial = crowd.against(0.5, below=True)
+    careless = crowd.against(careless_bound(crowd, tested), below=True)
+    for who in tested:
+        p[who, "adversarial"], p[who, "careless"] = float(adversarial[who]), float(careless[who])
+        for name, found in leans.items():
+            if who in found:
+                p[who, name] = found[who].p
+        if who in changes:
+            p[who, "drifting"] = changes[who].p
+    passed = benjamini_hochberg(p, FALSE_SHARE)
+    flags = []
+    for who in tested:
+        kinds = [kind for kind in KINDS if (who, kind) in passed]
+        if "drifting" in kinds and abs(changes[who].eta_before - changes[who].eta_after) < _CHANGED:
+            kinds.remove("drifting")
+        if kinds:
+            flags.append(Flag(names[who], kinds[0], p[who, kinds[0]], tuple(kinds[1:])))
+    return sorted(flags, key=lambda flag: flag.p)
+
+
+def careless_bound(crowd: Crowd, tested: Sequence[int]) -> float:
+    """Half-way between dice and the median annotator, each of whom weighs as much as they judged."""
+    eta, weight = crowd.eta[list(tested)], crowd.overlap[list(tested)].astype(float)
+    order = np.argsort(eta)
+    middle = eta[order][np.searchsorted(np.cumsum(weight[order]), weight.sum() / 2)]
+    return 0.5 + max(float(middle) - 0.5, 0.0) / 2
+
+
+def benjamini_hochberg(p: Mapping[tuple[int, str], float], share: float) -> set[tuple[int, str]]:
+    """The keys of the hypotheses that are rejected: the k smallest p, k the largest with p_(k) <= share k / m."""
+    ranked = sorted(p, key=p.__getitem__)
+    passed = [k for k, key in enumerate(ranked, 1) if p[key] <= share * k / len(ranked)]
+    return set(ranked[: max(passed, default=0)])
