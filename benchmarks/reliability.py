@@ -79,9 +79,11 @@ def run(path: str, objective: str | None, folds: int, seeds: int) -> bool:
                                  -np.log(share)))  # fmt: skip
     item, model, major, mode, loss, share_loss = (np.array(column, dtype=float) for column in zip(*rows, strict=True))
     difference, low, high = mean_over_groups(model - major, [int(one) for one in item])
-    print(f"| {found.source}{f', {objective}' if objective else ''} | {len(found.annotators)} | {len(rows) // seeds:,} "
-          f"| {model.mean():.3f} | {major.mean():.3f} | {mode.mean():.3f} | {difference:+.3f} ({low:+.3f} to {high:+.3f}) "
-          f"| {loss.mean():.3f} | {share_loss.mean():.3f} |", flush=True)  # fmt: skip
+    name = f"{found.source}, {objective}" if objective else found.source
+    cells = [name, f"{len(found.annotators)}", f"{len(rows) // seeds:,}"]
+    cells += [f"{right.mean():.3f}" for right in (model, major, mode)]
+    cells += [f"{difference:+.3f} ({low:+.3f} to {high:+.3f})", f"{loss.mean():.3f}", f"{share_loss.mean():.3f}"]
+    print("|", " | ".join(cells), "|", flush=True)
     return high >= 0
 
 
@@ -92,7 +94,9 @@ def main() -> None:
     parser.add_argument("--folds", type=int, default=5)
     parser.add_argument("--seeds", type=int, default=3)
     asked = parser.parse_args()
-    print("| file | annotators | held-out | model | majority | most frequent | model - majority | loss | loss of shares |")
+    print(
+        "| file | annotators | held-out | model | majority | most frequent | model - majority | loss | loss of shares |"
+    )
     print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
     good = [run(asked.file, objective, asked.folds, asked.seeds) for objective in asked.objective]
     sys.exit(not all(good))

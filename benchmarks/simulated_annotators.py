@@ -1,4 +1,4 @@
-"""Simulated annotators whose faults are known: what benchmarks/agreement.py and tests/test_agreement_simulated.py judge.
+"""Simulated annotators whose faults are known; benchmarks/agreement.py and the tests see whether they are named.
 
 Every answer has a quality, and a length that goes with it a little. An honest annotator sees the quality through noise
 of an own size and has a small own taste for length; of the others:

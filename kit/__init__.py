@@ -13,6 +13,7 @@ from kit.errors import ConfigError, DataError, KitError, MachineError, ModelErro
 
 if TYPE_CHECKING:
     from kit.config import Config
+    from kit.feedback.agreement import Agreement, agreement
     from kit.findings.findings import Findings
     from kit.models.plan.planner import Plan, plan
     from kit.pipeline import Run, run_pipeline
@@ -20,12 +21,13 @@ if TYPE_CHECKING:
 
 __version__ = "0.4.0"
 __all__ = [
-    "Config", "ConfigError", "DataError", "Findings", "KitError", "MachineError", "ModelError", "Plan", "Run",
-    "RunError", "TrainingStopped", "check", "load_config", "plan", "run_pipeline",
+    "Agreement", "Config", "ConfigError", "DataError", "Findings", "KitError", "MachineError", "ModelError", "Plan",
+    "Run", "RunError", "TrainingStopped", "agreement", "check", "load_config", "plan", "run_pipeline",
 ]  # fmt: skip
 
 _LAZY = {
     "Config": "kit.config", "Plan": "kit.models.plan.planner", "Run": "kit.pipeline", "load_config": "kit.preflight",
+    "Agreement": "kit.feedback.agreement", "agreement": "kit.feedback.agreement",
     "Findings": "kit.findings.findings", "check": "kit.preflight",
     "plan": "kit.models.plan.planner", "run_pipeline": "kit.pipeline",
 }  # fmt: skip

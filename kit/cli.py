@@ -1,4 +1,4 @@
-"""The command line: kit run | check | plan | compare. Heavy imports happen inside the commands: --help answers at once.
+"""The command line: kit run | check | plan | compare | agreement. Heavy imports happen inside the commands.
 
 Exit codes: 0 done, 2 the input is wrong, 3 a guard stopped the training, 130 interrupted (143 by SIGTERM), 1 our bug
 (with a traceback).
@@ -155,6 +155,40 @@ def compare(
         comparison = compare_run(folders[0], overrides)
         print_comparison(comparison.metrics)
         _echo(f"\nReport: {comparison.report}")
+
+
+@app.command()
+def agreement(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="Judgements of several people, in any form of the kit.")],
+    objective: Annotated[
+        str | None, typer.Option(help="Which of several things that were rated, e.g. grammar. Default: overall.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="All of it as JSON; docs/feedback.md has the keys.")] = False,
+    html: Annotated[
+        Path | None, typer.Option(metavar="PAGE", help="Write it as one self-contained page with plots, too.")
+    ] = None,
+) -> None:
+    """Say how far people agree, each of them by name, and what to do: alpha, reliability, biases, drift, hard items."""
+    with _exit_codes():
+        if html is not None and (html.is_dir() or not html.parent.is_dir()):
+            raise ConfigError(f"--html {html}: name a file in a folder that exists, e.g. agreement.html")
+        from kit.feedback.agreement import agreement as agreement_in
+
+        found = agreement_in(file, objective)
+        if html is not None:
+            from kit.runs.files import write_text
+
+            write_text(html, found.html())
+        if as_json:
+            import json
+
+            typer.echo(json.dumps(found.as_dict(), indent=1))
+        else:
+            from kit.feedback.terminal import print_agreement
+
+            print_agreement(found)
+            if html is not None:
+                typer.echo(f"\nReport: {html}")
 
 
 @contextmanager

@@ -20,6 +20,7 @@ LAYERS = [
     "kit.pipeline",
     "kit.preflight",
     "kit.findings",
+    "kit.feedback",
     "kit.compare",
     "kit.stages",
     "kit.ppo",

@@ -106,7 +106,7 @@ def agreement_of(found: Judgements) -> Agreement:
         groups=groups_of(votes, found.rows, people),
         windows=windows(votes, found.rows),
         disagreed=items_of(votes, found.rows),
-        flags=flags_of(votes.people, crowd, leaning, changes),
+        flags=flags_of(people, crowd, leaning, changes),
         unknown=found.unknown,
         notes=found.notes,
     )
@@ -126,5 +126,3 @@ def _reliability(
         )
         for who, name in enumerate(votes.people)
     }
-
-

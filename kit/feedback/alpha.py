@@ -57,11 +57,12 @@ def alpha_ordinal(rows: Sequence[Judgement], seed: int = 0) -> Estimate | None:
             found.append((item, units.setdefault((row.item, name), len(units)), float(value)))
     if not found:
         return None
-    item, unit, value = (np.array(column) for column in zip(*found, strict=True))
+    table = np.array(found, dtype=np.float64)
+    home, unit, value = table[:, 0].astype(np.intp), table[:, 1].astype(np.intp), table[:, 2]
     if len(np.unique(value)) > 2 * MOST_STEPS:
         edges = np.unique(np.quantile(value, np.linspace(0, 1, MOST_STEPS + 1)))
         value = np.searchsorted(edges, value).astype(np.float64)
-    return _alpha(item, unit, value, ordinal=True, seed=seed)
+    return _alpha(home, unit, value, ordinal=True, seed=seed)
 
 
 def kendalls_w(rows: Sequence[Judgement], seed: int = 0) -> Estimate | None:

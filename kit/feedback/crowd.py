@@ -6,9 +6,10 @@ of the answers' scores and s the logistic function. eta 1: reads and judges; 0.5
 
 Departures. (a) d of each unit is integrated out under N(mu, tau^2), not fitted: two or three votes cannot tell d, and a
 fitted d follows each vote, also a careless one. mu (0 for pairs) and tau are fitted. (b) Pairs of one ranking are units
-of their own (a composite likelihood; over a person's pairs it is weighted as votes.py says). (c) Of ratings, what is drawn by dice has the person's
-own base rate m instead of 1/2: c r + (1 - c) m, c = |2 eta - 1|, r = s(d) above 0.5 and s(-d) below; with m = 1/2 that
-is eq. 4. (d) eta has a weak prior, Beta(4, 1.5) by default: most people read; tests and intervals do without it.
+of their own (a composite likelihood; over a person's pairs it is weighted as votes.py says). (c) Of ratings, what is
+drawn by dice has the person's own base rate m instead of 1/2: c r + (1 - c) m, c = |2 eta - 1|, r = s(d) above 0.5 and
+s(-d) below; with m = 1/2 that is eq. 4. (d) eta has a weak prior, Beta(4, 1.5) by default: most people read; tests and
+intervals do without it.
 
 Shapes: n votes, u units, q nodes of the integral, g values of eta, j annotators.
 """
@@ -94,12 +95,13 @@ def fit(votes: Votes, prior: tuple[float, float] = PRIOR) -> Crowd:
     eta = GRID[(loglik + pull).argmax(1)]
     inside = loglik >= loglik.max(1, keepdims=True) - CHI2_95
     ends = np.stack([GRID[inside.argmax(1)], GRID[len(GRID) - 1 - inside[:, ::-1].argmax(1)]], axis=1)
+    ends = np.stack([np.minimum(ends[:, 0], eta), np.maximum(ends[:, 1], eta)], axis=1)  # the prior may pull it out
     overlap = np.bincount(votes.who, voters[votes.unit] > 1, minlength=j).astype(np.intp)
     return Crowd(eta, ends, loglik, habit, expected, overlap, mu, tau)
 
 
 def chance(eta: Floats, m: Floats, read: Floats) -> Floats:
-    """P(vote for the first answer) of annotators of such eta and base rate m, `read` without dice; in [tiny, 1-tiny]."""
+    """P(vote for the first answer) by people of such eta and base rate m; `read` is without dice. Never 0 or 1."""
     told = np.where(eta >= 0.5, read, 1 - read)
     c = np.abs(2 * eta - 1)
     return np.clip(c * told + (1 - c) * m, _TINY, 1 - _TINY)

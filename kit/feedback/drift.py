@@ -8,6 +8,7 @@ could have been (Page 1955; Hinkley 1971); its p-value is exact up to chance, by
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +20,6 @@ from kit.feedback.votes import Votes
 
 Floats = NDArray[np.float64]
 FEWEST = 20  # judgements in a sequence
-_MARGIN = 5  # judgements at either end within which no change is looked for
 _FIRST, _MORE = 400, 10_000  # orders drawn at first, and where the first ones leave it open
 _BLOCK = 2_000_000
 WINDOWS = 6
@@ -59,18 +59,18 @@ def change_of(votes: Votes, crowd: Crowd, rows: Sequence[Judgement], who: int, s
     m = crowd.habit[who, votes.scale[mine]]
     read = crowd.expected[mine]
     p = chance(np.full(len(mine), crowd.eta[who]), m, read)
-    marks = np.bincount(at, votes.weight[mine] * (read - m) * (votes.value[mine] - p))
+    marks = np.bincount(at, votes.weight[mine] * (read - m) * (votes.value[mine] - p)).astype(np.float64)
     order = np.argsort(times, kind="stable")
     cut, p_value = change_point(marks[order], seed)
     late = np.isin(at, order[cut:])
-    etas = [_eta(votes, mine[side], m[side], read[side]) for side in (~late, late)]
-    return Change(float(times[order[cut]]), *etas, len(judged) - cut, p_value)
+    before, after = (_eta(votes, mine[side], m[side], read[side]) for side in (~late, late))
+    return Change(float(times[order[cut]]), before, after, len(judged) - cut, p_value)
 
 
 def change_point(marks: Floats, seed: int = 0) -> tuple[int, float]:
     """(index of the first mark after the likeliest change of the mean, p-value) of marks [n] in their order."""
     statistic = cusum(marks[None])[0]
-    cut = _MARGIN + int(statistic.argmax())
+    cut = margin(len(marks)) + int(statistic.argmax())
     rng, more, drawn = np.random.default_rng(seed), 0, 0
     for goal in (_FIRST, _MORE):
         while drawn < goal:
@@ -83,12 +83,18 @@ def change_point(marks: Floats, seed: int = 0) -> tuple[int, float]:
     return cut, (more + 1) / (drawn + 1)
 
 
+def margin(n: int) -> int:
+    """Marks at either end within which no change is looked for: an eighth, five at least."""
+    return max(5, n // 8)
+
+
 def cusum(marks: Floats) -> Floats:
-    """|CUSUM| [d, k] of sequences [d, n], standardised at every cut that leaves five marks on either side."""
+    """|CUSUM| [d, k] of sequences [d, n], standardised at every cut that leaves `margin(n)` marks on either side."""
     n = marks.shape[1]
+    least = margin(n)
     centred = marks - marks.mean(1, keepdims=True)
-    sums = np.cumsum(centred, axis=1)[:, _MARGIN - 1 : n - _MARGIN]
-    before = np.arange(_MARGIN, n - _MARGIN + 1)
+    sums = np.cumsum(centred, axis=1)[:, least - 1 : n - least]
+    before = np.arange(least, n - least + 1)
     spread = np.sqrt((centred**2).mean(1, keepdims=True)) + 1e-12
     return np.abs(sums) / (spread * np.sqrt(before * (n - before) / n))
 
@@ -101,7 +107,7 @@ def windows(votes: Votes, rows: Sequence[Judgement]) -> list[Window]:
         return []
     edges = np.unique(np.quantile(known, np.linspace(0, 1, min(WINDOWS, len(known) // FEWEST) + 1)))
     found = []
-    for at, (start, end) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
+    for at, (start, end) in enumerate(pairwise(edges)):
         last = at == len(edges) - 2
         inside = (times >= start) & ((times < end) | (last & (times <= end)))
         estimate = alpha_nominal(votes, inside[votes.judgement])

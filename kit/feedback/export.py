@@ -78,7 +78,9 @@ def _ranks(values: dict[str, Any], column: str, answers: tuple[str, ...]) -> tup
     if not isinstance(found, (list, tuple)) or len(found) != len(answers):
         raise RowProblem(f"{column}: wanted a list of {len(answers)} ranks, one an answer; found {type_name(found)}")
     for rank in found:
-        if rank is not None and (isinstance(rank, bool) or not isinstance(rank, (int, float)) or not math.isfinite(rank)):
+        if rank is None:
+            continue
+        if isinstance(rank, bool) or not isinstance(rank, (int, float)) or not math.isfinite(rank):
             raise RowProblem(f"{column}: wanted numbers or null; found {type_name(rank)}")
     return tuple(None if rank is None else -float(rank) for rank in found)
 

@@ -7,6 +7,7 @@ position        leans to a place on the page by at most 0.5 logits more than peo
 length          the same, of length
 adversarial     eta is at least 0.5 (crowd.py)
 careless        eta - 0.5 is at least half of the typical person's
+gold            puts at least 70 % of the gold items' pairs right, of eight items or more (binomial)
 
 The p-values of all tests of all people go through Benjamini and Hochberg's procedure (1995) at 5 %: of those named, at
 most one in twenty is expected to be named wrongly. Of several faults of one person the first in this order is the name.
@@ -20,10 +21,12 @@ import numpy as np
 from kit.feedback.bias import FEWEST, Lean
 from kit.feedback.crowd import Crowd
 from kit.feedback.drift import Change
+from kit.feedback.people import Person
 
-KINDS = ("drifting", "position", "length", "adversarial", "careless")
+KINDS = ("drifting", "position", "length", "adversarial", "careless", "gold")
 FALSE_SHARE = 0.05
 _CHANGED = 0.15  # of eta
+_RIGHT, _GOLD_ITEMS = 0.7, 8
 
 
 @dataclass(frozen=True)
@@ -37,15 +40,13 @@ class Flag:
 
 
 def flags_of(
-    names: Sequence[str], crowd: Crowd, leans: Mapping[str, Mapping[int, Lean]], changes: Mapping[int, Change]
+    people: Sequence[Person], crowd: Crowd, leans: Mapping[str, Mapping[int, Lean]], changes: Mapping[int, Change]
 ) -> list[Flag]:
-    """The annotators with a fault, the surest first. People with fewer than 20 votes that others share are not tested."""
-    tested = [who for who in range(len(names)) if crowd.overlap[who] >= FEWEST]
-    if not tested:
-        return []
-    p: dict[tuple[int, str], float] = {}
+    """The annotators with a fault, the surest first; who has fewer than 20 votes that others share: by gold alone."""
+    tested = [who for who in range(len(people)) if crowd.overlap[who] >= FEWEST]
+    p = {(who, "gold"): p for who, person in enumerate(people) if (p := _misses_gold(person)) is not None}
     adversarial = crowd.against(0.5, below=True)
-    careless = crowd.against(careless_bound(crowd, tested), below=True)
+    careless = crowd.against(careless_bound(crowd, tested), below=True) if tested else adversarial
     for who in tested:
         p[who, "adversarial"], p[who, "careless"] = float(adversarial[who]), float(careless[who])
         for name, found in leans.items():
@@ -55,12 +56,12 @@ def flags_of(
             p[who, "drifting"] = changes[who].p
     passed = benjamini_hochberg(p, FALSE_SHARE)
     flags = []
-    for who in tested:
+    for who in range(len(people)):
         kinds = [kind for kind in KINDS if (who, kind) in passed]
         if "drifting" in kinds and abs(changes[who].eta_before - changes[who].eta_after) < _CHANGED:
             kinds.remove("drifting")
         if kinds:
-            flags.append(Flag(names[who], kinds[0], p[who, kinds[0]], tuple(kinds[1:])))
+            flags.append(Flag(people[who].name, kinds[0], p[who, kinds[0]], tuple(kinds[1:])))
     return sorted(flags, key=lambda flag: flag.p)
 
 
@@ -70,6 +71,15 @@ def careless_bound(crowd: Crowd, tested: Sequence[int]) -> float:
     order = np.argsort(eta)
     middle = eta[order][np.searchsorted(np.cumsum(weight[order]), weight.sum() / 2)]
     return 0.5 + max(float(middle) - 0.5, 0.0) / 2
+
+
+def _misses_gold(person: Person) -> float | None:
+    """The p-value of putting no more of the gold items right; None of people with few."""
+    from scipy.stats import binom
+
+    if person.gold is None or person.gold.items < _GOLD_ITEMS:
+        return None
+    return float(binom.cdf(round(person.gold.value * person.gold.items), person.gold.items, _RIGHT))
 
 
 def benjamini_hochberg(p: Mapping[tuple[int, str], float], share: float) -> set[tuple[int, str]]:

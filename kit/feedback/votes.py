@@ -5,7 +5,7 @@ a rating, one answer and one step of the scale ("at least 1"). A rating of a sca
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,9 +37,8 @@ class Votes:
 
     def of(self, keep: NDArray[np.bool_]) -> "Votes":
         """The votes that `keep` [n] marks; people, items and units stay as they are numbered."""
-        rest = (self.who, self.item, self.unit, self.scale, self.judgement, self.value, self.weight, self.position,
-                self.length)  # fmt: skip
-        return Votes(self.people, self.items, *(column[keep] for column in rest), self.units, self.again)
+        columns = ("who", "item", "unit", "scale", "judgement", "value", "weight", "position", "length")
+        return replace(self, **{name: getattr(self, name)[keep] for name in columns})
 
 
 def votes_of(found: Judgements) -> Votes:
@@ -71,8 +70,12 @@ def votes_of(found: Judgements) -> Votes:
             first[who, unit] = value
             rows.append((who, item, unit, scale, number, value, weight, position, length))
     table = np.array(rows, dtype=np.float64).reshape(len(rows), 9)
-    whole = [table[:, column].astype(np.intp) for column in range(5)]
-    return Votes(list(people), list(items), *whole, *(table[:, c] for c in range(5, 9)), list(units), again)
+    who_, item_, unit_, scale_, judgement_ = (table[:, column].astype(np.intp) for column in range(5))
+    value_, weight_, position_, length_ = (table[:, column] for column in range(5, 9))
+    return Votes(
+        list(people), list(items), who_, item_, unit_, scale_, judgement_, value_, weight_, position_, length_,
+        list(units), again,
+    )  # fmt: skip
 
 
 def steps_of(rows: Sequence[Judgement]) -> Floats:
