@@ -18,7 +18,8 @@ from kit.feedback.crowd import Crowd
 from kit.feedback.votes import Votes
 
 Floats = NDArray[np.float64]
-BAND = 0.5  # logits from what is usual among the others that are nobody's fault
+BAND = 0.5  # logits from what is usual that are nobody's fault ...
+SHARE = 0.5  # ... nor is half of what the others' votes count for with the person: those who are sure lean steeply
 FEWEST = 20  # votes that others voted on, too: fewer say nothing about a person
 _RIDGE = 0.02
 _AGREED = (0.02, 0.98)  # the others' votes are never surer than this
@@ -26,7 +27,7 @@ _AGREED = (0.02, 0.98)  # the others' votes are never surer than this
 
 @dataclass(frozen=True)
 class Lean:
-    """A person's coefficient, what is usual (the median over people), and the p-value of leaning by more than BAND."""
+    """A person's coefficient, what is usual (the median over people), and the p-value of leaning by more than is allowed."""
 
     logits: float
     usual: float
@@ -55,8 +56,9 @@ def leans(votes: Votes, crowd: Crowd) -> dict[str, dict[int, Lean]]:
         for who, (b, best) in free.items():
             away = b[at] - usual
             p = 1.0
-            if abs(away) > BAND:
-                edge = usual + np.sign(away) * BAND
+            allowed = max(BAND, SHARE * abs(float(b[0])) * float(fitted[who][0][:, 0].std()))
+            if abs(away) > allowed:
+                edge = usual + np.sign(away) * allowed
                 p = _tail(best - logistic(*fitted[who], fixed={at: edge})[1])
             found[name][who] = Lean(float(b[at]), usual, p)
     return found

@@ -2,8 +2,9 @@
 
 Each test's hypothesis is that the person is fine, within a margin that matters:
 
-drifting        no change of how judgements go with the others' (drift.py), and eta changes by 0.15 or more
-position        leans to a place on the page by at most 0.5 logits more than people usually do (bias.py)
+drifting        judgements go with the others' as they did before (drift.py), or eta changes by less than 0.25
+position        leans to a place on the page by at most 0.5 logits more than people usually do, or half as much as they
+                heed what the others see, too (bias.py)
 length          the same, of length
 adversarial     eta is at least 0.5 (crowd.py)
 careless        eta - 0.5 is at least half of the typical person's
@@ -25,7 +26,7 @@ from kit.feedback.people import Person
 
 KINDS = ("drifting", "position", "length", "adversarial", "careless", "gold")
 FALSE_SHARE = 0.05
-_CHANGED = 0.15  # of eta
+_CHANGED = 0.25  # of eta
 _RIGHT, _GOLD_ITEMS = 0.7, 8
 
 

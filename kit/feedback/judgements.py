@@ -52,7 +52,7 @@ class Judgements:
     @property
     def annotators(self) -> list[str]:
         """The annotators' names, in alphabetical order; numbers by their value."""
-        return sorted({row.annotator for row in self.rows}, key=lambda name: (name.isdigit(), name.zfill(12)))
+        return sorted({row.annotator for row in self.rows}, key=lambda name: name.zfill(12) if name.isdigit() else name)
 
     @property
     def unknown(self) -> list[str]:

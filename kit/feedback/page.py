@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from kit.feedback.agreement import Agreement
 
 _TEMPLATES = Path(__file__).parent / "templates"
-_HEADINGS = ("judgements", "agrees", "eta", "gold", "repeats", "shown first wins", "longer wins", "seconds an item")
+_HEADINGS = ("judgements", "agrees", "eta", "gold", "repeats", "first wins", "longer wins", "s / item")
 
 
 def page(found: "Agreement") -> str:

@@ -41,7 +41,7 @@ def reliability(found: "Agreement") -> Picture | None:
     axes.set_ylim(len(rated) - 0.4, -0.6)
     axes.grid(axis="y", visible=False)
     if flagged:
-        axes.plot([], [], "s", color=SERIES[2], markersize=4.6, label="named below")
+        axes.plot([], [], "s", color=SERIES[2], markersize=4.6, label="named above")
         legend(figure)
     text = "; ".join(f"{_short(name)} {eta:.2f} ({ci95[0]:.2f} to {ci95[1]:.2f})" for eta, ci95, name in rated)
     description = f"Reliability eta of each annotator with 95 % intervals and a line at 0.5. {text}."

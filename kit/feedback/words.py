@@ -95,14 +95,15 @@ def flagged(found: "Agreement", flag: Flag) -> str:
     model = found.reliability[flag.annotator]
     person = next(one for one in found.people if one.name == flag.annotator)
     name, eta = visible(flag.annotator), f"eta {model.eta:.2f}"
-    last = f"look at the last {min(_LAST, person.judgements)}"
+    last = f"look at the last {min(_LAST, person.judgements)} judgements"
     if flag.kind == "drifting" and model.change is not None:
         change = model.change
         from kit.feedback.figures import iso
 
         text = (
             f"{name} judges otherwise since {iso(change.time)[:10]}: eta {change.eta_before:.2f} before, "
-            f"{change.eta_after:.2f} in the {change.after} judgements since; look at those"
+            f"{change.eta_after:.2f} in the {change.after} judgements since; look at "
+            f"{'those' if change.eta_after < change.eta_before else 'the ones before'}"
         )
     elif flag.kind == "position":
         first = model.position is not None and model.position.logits > model.position.usual
