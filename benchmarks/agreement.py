@@ -1,6 +1,6 @@
 """How many simulated annotators with a fault `kit agreement` names rightly, and how many honest ones wrongly.
 
-    python benchmarks/agreement.py                    # all cases, 30 files each: some minutes on one core
+    python benchmarks/agreement.py                    # all cases, 30 files each: a quarter of an hour on one core
     python benchmarks/agreement.py --files 5 --cases "pairs, 100 each"
 
 Each file of a case has as many honest people as it says, and one of each kind of fault (benchmarks/

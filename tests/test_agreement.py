@@ -30,7 +30,7 @@ from kit.feedback.terminal import print_agreement
 from kit.feedback.votes import votes_of
 
 N = None
-# Krippendorff 2011, "Computing Krippendorff's Alpha-Reliability": four observers, twelve units; its section C.
+# Krippendorff 2011, "Computing Krippendorff's Alpha-Reliability": four observers, twelve units.
 PUBLISHED = [
     [1, 2, 3, 3, 2, 1, 4, 1, 2, N, N, N],
     [1, 2, 3, 3, 2, 2, 4, 1, 2, 5, N, 3],
@@ -387,7 +387,7 @@ def found():
                 })
             )  # fmt: skip
         if i % 8 == 0:
-            rows.append(rows[-5] | {"item": f"again-{i}", "repeat_of": f"i{i}"})
+            rows.append(rows[-5] | {"item": f"again-{i}", "repeat_of": f"i{i}"})  # ana's
     return agreement(rows)
 
 

@@ -88,7 +88,7 @@ def concordance(values: Sequence[Sequence[float]]) -> float | None:
     """Kendall's W of m people's values [m, k] of k answers, corrected for ties; None of one person or of ties only.
 
     W = 12 S / (m^2 (k^3 - k) - m T), S the squared deviations of the rank sums, T the sum of t^3 - t over groups of t
-    tied ranks (Kendall and Babington Smith 1939; Siegel 1956, p. 234).
+    tied ranks (Kendall and Babington Smith 1939).
     """
     from scipy.stats import rankdata
 

@@ -1,14 +1,14 @@
 """How reliable each annotator is: a crowd Bradley-Terry model, which knows careless people and adversaries.
 
-After Chen, Bennett, Collins-Thompson and Horvitz 2013, "Pairwise ranking aggregation in a crowdsourced setting" (WSDM),
-eq. 4: annotator j votes for the first of two answers with probability eta_j s(d) + (1 - eta_j) s(-d), d the difference
+After Chen, Bennett, Collins-Thompson and Horvitz 2013, "Pairwise ranking aggregation in a crowdsourced setting" (WSDM):
+annotator j votes for the first of two answers with probability eta_j s(d) + (1 - eta_j) s(-d), d the difference
 of the answers' scores and s the logistic function. eta 1: reads and judges; 0.5: as by dice; 0: the other way round.
 
 Departures. (a) d of each unit is integrated out under N(mu, tau^2), not fitted: two or three votes cannot tell d, and a
 fitted d follows each vote, also a careless one. mu (0 for pairs) and tau are fitted. (b) Pairs of one ranking are units
 of their own (a composite likelihood; over a person's pairs it is weighted as votes.py says). (c) Of ratings, what is
 drawn by dice has the person's own base rate m instead of 1/2: c r + (1 - c) m, c = |2 eta - 1|, r = s(d) above 0.5 and
-s(-d) below; with m = 1/2 that is eq. 4. (d) eta has a weak prior, Beta(4, 1.5) by default: most people read; tests and
+s(-d) below; with m = 1/2 that is theirs. (d) eta has a weak prior, Beta(4, 1.5) by default: most people read; tests and
 intervals do without it.
 
 Shapes: n votes, u units, q nodes of the integral, g values of eta, j annotators.

@@ -46,7 +46,7 @@ def votes_of(found: Judgements) -> Votes:
 
     The K(K-1)/2 pairs of a ranking depend on each other: each weighs 9 / (2K + 5), so that a ranking counts as many
     independent choices as the variance of Kendall's tau says, 18 K(K-1) / (4 (2K + 5)): 1 of K = 2, 2.5 of 3, 6 of 5
-    (Kendall 1938, Biometrika 30, sect. 5). The steps of one rating weigh 1 in all.
+    (Kendall 1938, Biometrika 30). The steps of one rating weigh 1 in all.
     """
     people = {name: number for number, name in enumerate(found.annotators)}
     items: dict[str, int] = {}

@@ -13,7 +13,7 @@ from kit.feedback.judgements import OPTIONAL
 if TYPE_CHECKING:
     from kit.feedback.agreement import Agreement
 
-_RELIABLE, _TENTATIVE = 0.8, 0.667  # Krippendorff 2004, Content Analysis, p. 241
+_RELIABLE, _TENTATIVE = 0.8, 0.667  # Krippendorff 2004, Content Analysis
 _LAST = 30  # judgements to look at
 
 
