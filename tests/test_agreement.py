@@ -18,12 +18,13 @@ from kit.feedback import words
 from kit.feedback.agreement import agreement
 from kit.feedback.alpha import alpha_nominal, alpha_ordinal, alphas, concordance, kendalls_w
 from kit.feedback.bias import logistic
-from kit.feedback.crowd import GRID, chance, fit
+from kit.feedback.crowd import GRID, chance, fit, predict
 from kit.feedback.drift import change_point, cusum
 from kit.feedback.flags import benjamini_hochberg
+from kit.feedback.groups import groups_of
 from kit.feedback.judgements import Judgement, Judgements
 from kit.feedback.page import notebook, page
-from kit.feedback.people import matches
+from kit.feedback.people import matches, people_of
 from kit.feedback.plots import pictures
 from kit.feedback.read import read_judgements
 from kit.feedback.terminal import print_agreement
@@ -144,6 +145,10 @@ class TestAlpha:
         again = [choice("x", f"i{i}", -((-1) ** i), repeat=True) for i in range(12)]
         assert alpha_nominal(votes_of(judged(rows + again))).value == 1
 
+    def test_of_ranks_leaves_repeats_out_too(self):
+        rows = [ranked(p, f"i{i}", [1, 2, 3]) for p in "xy" for i in range(4)]
+        assert alpha_ordinal([*rows, ranked("x", "i0", [3, 2, 1], repeat=True)]).value == 1
+
 
 class TestKendallsW:
     def test_is_one_where_all_rank_alike_and_zero_where_sums_are_equal(self):
@@ -240,10 +245,49 @@ class TestCrowd:
         crowd = fit(votes)
         assert crowd.overlap.tolist() == [0, 0] and np.allclose(crowd.ci95, [0, 1])
 
+    def test_ratings_have_a_base_rate_for_each_step_and_each_person(self):
+        rng = np.random.default_rng(0)
+        rows = rated([[int(rng.random() < 0.9) for _ in range(80)] for _ in range(3)] + [[0] * 40])
+        crowd = fit(votes_of(judged(rows)))
+        assert crowd.mu[0] == 0 and crowd.mu[1] > 0.5
+        assert crowd.habit[0, 1] > 0.8 and crowd.habit[3, 1] < 0.2
+
+    def test_predicts_new_votes_from_all_it_saw_on_the_unit(self):
+        votes = votes_of(judged([choice("x", "i", 1), choice("y", "i", 1), choice("z", "i", -1)]))
+        seen = votes.of(votes.who < 2)
+        crowd = fit(seen)
+        d = np.linspace(-12 * crowd.tau, 12 * crowd.tau, 20_001)
+        read = 1 / (1 + np.exp(-d))
+        density = np.exp(-((d / crowd.tau) ** 2) / 2)
+        for who in (0, 1):
+            density = density * (crowd.eta[who] * read + (1 - crowd.eta[who]) * (1 - read))
+        expected = (density * read).sum() / density.sum()
+        slow = crowd.eta[2] * expected + (1 - crowd.eta[2]) * (1 - expected)
+        assert predict(seen, crowd, votes)[2] == pytest.approx(slow, abs=0.01)
+
     def test_with_a_base_rate_of_half_it_is_chens_equation(self):
         for eta in (0.1, 0.5, 0.8):
             told = chance(np.array([eta]), np.array([0.5]), np.array([0.7]))
             assert told[0] == pytest.approx(eta * 0.7 + (1 - eta) * 0.3)
+
+
+class TestGroups:
+    def test_within_and_across_are_shares_of_pairs_of_people(self):
+        verdicts = {"a": (1, 1), "b": (1, -1), "c": (-1, -1), "d": (-1, -1)}
+        rows = [
+            choice(name, f"i{item}", verdict, group="x" if name < "c" else "y")
+            for name, both in verdicts.items()
+            for item, verdict in enumerate(both)
+        ]
+        votes = votes_of(judged(rows))
+        first, second = groups_of(votes, rows, people_of(votes, rows))
+        assert (first.within.value, first.across.value, first.annotators) == (0.5, 0.25, 2)
+        assert (second.within.value, second.across.value) == (1, 0.25)
+
+    def test_one_group_alone_is_none(self):
+        rows = [choice(name, "i", 1, group="x") for name in "ab"]
+        votes = votes_of(judged(rows))
+        assert groups_of(votes, rows, people_of(votes, rows)) == []
 
 
 class TestLeans:
