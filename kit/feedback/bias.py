@@ -27,7 +27,7 @@ _AGREED = (0.02, 0.98)  # the others' votes are never surer than this
 
 @dataclass(frozen=True)
 class Lean:
-    """A person's coefficient, what is usual (the median over people), and the p-value of leaning by more than is allowed."""
+    """A person's coefficient, what is usual (the median over people), and p of leaning no more than is allowed."""
 
     logits: float
     usual: float
