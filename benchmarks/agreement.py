@@ -7,8 +7,8 @@ Each file of a case has as many honest people as it says, and one of each kind o
 simulated_annotators.py); half as many files more have honest people alone. Prints as a table, of each case: the share
 of each kind that is named rightly ("named": rightly or as something else), how many days the change that was found is
 from the true one (median), false names per honest annotator and per name given, and the share of files of honest
-people alone that name anybody. Exits with 1 where a goal is missed: in the cases of 100 judgements or more each kind
-rightly in at least 80 %, false names at most 2 % of the honest, and 10 % of the honest files.
+people alone that name anybody. Exits with 1 where a goal is missed: in the cases of 300 pairs each, and of 100 ranks of
+5, each kind rightly in at least 80 %, false names at most 2 % of the honest, and 10 % of the honest files.
 """
 
 import argparse
@@ -47,7 +47,7 @@ CASES = [
     Case("pairs, 50 each", 15, 50, goal=False),
     Case("pairs, 100 each", 15, 100, goal=False),
     Case("pairs, 300 each", 15, 300),
-    Case("pairs, 150 each, five people an item", 15, 150, per_item=5),
+    Case("pairs, 150 each, five people an item", 15, 150, per_item=5, goal=False),
     Case("pairs, 300 each, few honest", 7, 300, goal=False),
     Case("ranks of 5, 40 each", 15, 40, k=5, goal=False),
     Case("ranks of 5, 100 each", 15, 100, k=5),

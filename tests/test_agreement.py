@@ -35,6 +35,10 @@ class TestReading:
         assert (found.item, found.repeat, found.shown, found.seconds) == ("i1", True, ("b", "a"), 31.5)
         assert (found.time, found.group, found.gold, found.lengths) == (1772445600.0, "de", (-1, -2), (10, 20))
 
+    def test_times_in_milliseconds_and_without_a_zone(self):
+        rows = [line(time=1772445600_000), line("ben", time="2026-03-02 10:00:00"), line("cy", time=1772445600)]
+        assert {row.time for row in read_judgements(rows).rows} == {1772445600.0}
+
     def test_names_what_a_file_does_not_say(self):
         assert read_judgements([line(), line("ben", seconds=3)]).unknown == [
             "shown",

@@ -7,7 +7,7 @@ position        leans to a place on the page by at most 0.5 logits more than peo
                 heed what the others see, too (bias.py)
 length          the same, of length
 adversarial     eta is at least 0.5 (crowd.py)
-careless        eta - 0.5 is at least half of the typical person's
+careless        eta - 0.5 is at least 60 % of the typical person's
 gold            puts at least 70 % of the gold items' pairs right, of eight items or more (binomial)
 
 The p-values of all tests of all people go through Benjamini and Hochberg's procedure (1995) at 5 %: of those named, at
@@ -27,6 +27,7 @@ from kit.feedback.people import Person
 KINDS = ("drifting", "position", "length", "adversarial", "careless", "gold")
 FALSE_SHARE = 0.05
 _CHANGED = 0.25  # of eta
+_READS = 0.6
 _RIGHT, _GOLD_ITEMS = 0.7, 8
 
 
@@ -67,11 +68,11 @@ def flags_of(
 
 
 def careless_bound(crowd: Crowd, tested: Sequence[int]) -> float:
-    """Half-way between dice and the median annotator, each of whom weighs as much as they judged."""
+    """60 % of the way from dice to the median annotator, each of whom weighs as much as they judged."""
     eta, weight = crowd.eta[list(tested)], crowd.overlap[list(tested)].astype(float)
     order = np.argsort(eta)
     middle = eta[order][np.searchsorted(np.cumsum(weight[order]), weight.sum() / 2)]
-    return 0.5 + max(float(middle) - 0.5, 0.0) / 2
+    return 0.5 + _READS * max(float(middle) - 0.5, 0.0)
 
 
 def _misses_gold(person: Person) -> float | None:

@@ -1,6 +1,7 @@
 """Judgements of several people from any file the kit reads: its own export, lists of ratings, preference data."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,7 @@ def read_judgements(source: Path | str | Sequence[dict[str, Any]], objective: st
         opinions = Opinions(found, head)
         form = opinions.name
         rows = chain(_each(found, opinions.judgements), opinions.rest())
-        notes.append(opinions.note) if opinions.note else None
+        notes += [opinions.note] * bool(opinions.note)
     judgements = list(rows)
     found.problems.raise_if_any()
     named = [row for row in judgements if row.annotator]
@@ -63,9 +64,8 @@ def _objective(found: Source, head: Head, objective: str | None) -> str:
     return chosen
 
 
-def _each(found: Source, read: Any) -> Iterator[Judgement]:
+def _each(found: Source, read: Callable[[Row], Iterator[Judgement]]) -> Iterator[Judgement]:
     """What each row gives; rows that are wrong go to the source's problems, which are told together."""
-    row: Row
     for row in found.rows:
         try:
             yield from read(row)
@@ -75,8 +75,6 @@ def _each(found: Source, read: Any) -> Iterator[Judgement]:
 
 def _repeats_marked(rows: Sequence[Judgement]) -> list[Judgement]:
     """The judgements; the later one of two by one person on the same answers of an item counts as a repeat."""
-    from dataclasses import replace
-
     seen: set[tuple[str, str, frozenset[str]]] = set()
     marked = []
     for row in rows:
