@@ -94,9 +94,7 @@ def main() -> None:
     parser.add_argument("--folds", type=int, default=5)
     parser.add_argument("--seeds", type=int, default=3)
     asked = parser.parse_args()
-    print(
-        "| file | annotators | held-out | model | majority | most frequent | model - majority | loss | loss of shares |"
-    )
+    print("| file | people | held-out | model | majority | most frequent | model - majority | loss | loss of shares |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
     good = [run(asked.file, objective, asked.folds, asked.seeds) for objective in asked.objective]
     sys.exit(not all(good))
