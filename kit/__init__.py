@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from kit.pipeline import Run, run_pipeline
     from kit.preflight import check, load_config
 
-__version__ = "0.4.0"
+__version__ = "0.5.0"
 __all__ = [
     "Agreement", "Config", "ConfigError", "DataError", "Findings", "KitError", "MachineError", "ModelError", "Plan",
     "Run", "RunError", "TrainingStopped", "agreement", "check", "load_config", "plan", "run_pipeline",

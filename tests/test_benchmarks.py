@@ -30,7 +30,16 @@ class TestImports:
 
     @pytest.mark.parametrize(
         "name",
-        ["startup", "ppo_vs_trl", "ppo_learning_vs_trl", "reward_ceiling", "gpu_memory", "data_check", "agreement", "reliability"],
+        [
+            "startup",
+            "ppo_vs_trl",
+            "ppo_learning_vs_trl",
+            "reward_ceiling",
+            "gpu_memory",
+            "data_check",
+            "agreement",
+            "reliability",
+        ],
     )
     def test_each_says_what_it_does(self, name):
         file = next(file for file in FILES if file.stem == name)
