@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from kit.demo import base, world
 from kit.demo.scoring import kind_of_thing
 from kit.errors import ModelError
+from kit.models import base as models_base
 
 TEXTS = [
     *world.prompts(0)[:20],
@@ -175,3 +176,15 @@ class TestEnsureBase:
             learnt = model(input_ids=tokens, labels=labels).loss
             fresh = AutoModelForCausalLM.from_pretrained(folder)(input_ids=tokens, labels=labels).loss
         assert learnt < fresh - 0.5
+
+
+class TestADamagedOne:
+    @pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json"])
+    def test_is_set_aside_and_made_again(self, name, tmp_path, monkeypatch, capsys):
+        monkeypatch.setattr("kit.demo.base.ensure_base", functools.partial(base.ensure_base, steps=1))
+        folder = models_base._demo_base(tmp_path / "base")
+        before = (folder / name).read_bytes()
+        (folder / name).write_bytes(before[: len(before) // 2])
+        assert models_base._demo_base(folder) == folder and (folder / name).read_bytes() == before
+        assert "the demo's base is damaged" in capsys.readouterr().err
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["base", "base.corrupt"]

@@ -210,7 +210,7 @@ class TestLedger:
         record = finish(folder, "sft", loss=0.5)
         assert folder.ledger()["stages"]["sft"] == {
             "status": "done", "seconds": 1.23, "peak_bytes": 7, "metrics": {"loss": 0.5},
-            "inputs_sha256": value_sha256(record.inputs), "adapter_sha256": record.adapter_sha256,
+            "inputs_sha256": value_sha256(record.inputs), "sha256": {ADAPTER_FILE: record.adapter_sha256},
         }  # fmt: skip
 
     def test_says_running_while_a_stage_is_made(self, folder):
@@ -512,10 +512,16 @@ class TestAFinishedStageThatWasDamaged:
             lambda path: (path / ADAPTER_FILE).write_bytes(b"other"),
             lambda path: (path / ADAPTER_FILE).unlink(),
             lambda path: (path / STAGE_FILE).write_text("{"),
+            lambda path: (path / "adapter_config.json").write_bytes(b"w"),
+            lambda path: (path / "base.json").unlink(),
         ],
     )
     def test_is_not_done_is_said_and_is_set_aside(self, folder, harm, capsys):
-        finish(folder, "sft", weights=b"weights")
+        place = folder.workplace("sft")
+        for name in (ADAPTER_FILE, "adapter_config.json", "base.json"):
+            (place / name).write_bytes(b"weights")
+        inputs = stage_inputs(step_of("sft", Config()), Config(), FINGERPRINT, folder)
+        folder.finish_stage("sft", place, inputs, 1.0, None, {})
         harm(folder.path / "sft")
         assert folder.stage("sft") is None and done(folder, Config(stages=["sft"])) == []
         folder.clear_up()
@@ -535,7 +541,7 @@ class TestAFinishedStageThatWasDamaged:
         finish(folder, "sft", weights=b"weights")
         file = folder.path / "sft" / STAGE_FILE
         record = json.loads(file.read_text())
-        del record["adapter_sha256"]
+        del record["sha256"]
         file.write_text(json.dumps(record))
         assert done(folder, Config(stages=["sft"])) == ["sft"]
 

@@ -1,10 +1,12 @@
 """The one place that loads a base model: from the hub, a folder or the demo; quantised; ready for adapters."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 
 from kit import notices
 from kit.config import Config, ModelSettings
@@ -18,6 +20,7 @@ from kit.models.plan.choice import embedding_on_host
 from kit.models.plan.planner import base_shape
 from kit.models.plan.shape import Shape
 from kit.models.tokenizer import end_of_turn_ids, generation_stops, hub_or_cache, load_tokenizer, model_error
+from kit.runs.checkpoints import names_aside
 
 # Activations beyond float16's 65,504 (huggingface/transformers#36822 and #39972; unsloth.ai/blog/gemma3 and gemma-3n).
 _OVERFLOWING = ("gemma2", "gemma3", "gemma4")
@@ -73,16 +76,33 @@ def find_base(config: Config, weights: bool = True) -> Base:
     tell_about_gpus()
     location = config.model.base
     if location == "demo":
-        from kit.demo.base import build_tokenizer, ensure_base
+        from kit.demo.base import build_tokenizer
 
         if not weights:
             return Base(config.model, location, precision, Codec(build_tokenizer()))
-        location = str(ensure_base(demo_folder(config)))
+        location = str(_demo_base(demo_folder(config)))
     tokenizer = load_tokenizer(config.model, location)
     _warn_of_dtype(config.model, location, precision)
     with hub_or_cache(config.model, location):
         codec = Codec(tokenizer, generation_stops(config.model, location))
     return Base(config.model, location, precision, codec, embedding_on_host(config))
+
+
+def _demo_base(folder: Path) -> Path:
+    """The demo's tiny base in `folder`, made where it is not there; a damaged one is set aside and made again."""
+    from kit.demo.base import ensure_base
+
+    ensure_base(folder)
+    try:
+        for file in folder.glob("*.json"):
+            json.loads(file.read_text(encoding="utf-8"))
+        with safe_open(folder / "model.safetensors", framework="pt"):
+            return folder
+    except (OSError, ValueError, SafetensorError) as error:
+        aside = next(path for path in names_aside(folder) if not path.exists())
+        folder.rename(aside)
+        notices.warn(f"{folder}: the demo's base is damaged ({error}); set aside as {aside.name}, and made again")
+    return ensure_base(folder)
 
 
 def demo_folder(config: Config) -> Path:

@@ -26,6 +26,7 @@ from kit.runs.links import refuse_links
 
 STAGE_FILE = "stage.json"
 ADAPTER_FILE = "adapter_model.safetensors"
+_LOADED = (ADAPTER_FILE, "adapter_config.json", "base.json")  # of a stage's folder, by the stages after it
 _LIBRARIES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "datasets", "accelerate")
 
 
@@ -48,7 +49,7 @@ class StageRecord:
     @property
     def adapter_sha256(self) -> str:
         """SHA-256 of the adapter's weights."""
-        return _adapter_sha256(self.path / ADAPTER_FILE)
+        return _sha256(self.path / ADAPTER_FILE)
 
 
 class RunFolder:
@@ -120,11 +121,10 @@ class RunFolder:
             return None
         try:
             record = json.loads((path / STAGE_FILE).read_text(encoding="utf-8"))
-            wanted = record.get("adapter_sha256") if isinstance(record, dict) else None  # earlier versions wrote none
-            if wanted is not None and wanted != _adapter_sha256(path / ADAPTER_FILE):
+            if not _is_as_written(path, record.get("sha256", {})):  # earlier versions wrote none
                 return None
             return StageRecord(name, path, record["inputs"], record["seconds"], record["peak_bytes"], record["metrics"])
-        except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError, RecursionError):
+        except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return None
 
     def workplace(self, name: str) -> Path:
@@ -158,8 +158,7 @@ class RunFolder:
             "inputs_sha256": value_sha256(inputs), "seconds": round(seconds, 2), "peak_bytes": peak_bytes,
             "metrics": metrics, "inputs": inputs,
         }  # fmt: skip
-        if (made_in / ADAPTER_FILE).exists():
-            record["adapter_sha256"] = _adapter_sha256(made_in / ADAPTER_FILE)
+        record["sha256"] = {name: file_sha256(made_in / name) for name in _LOADED if (made_in / name).exists()}
         write_json(made_in / STAGE_FILE, record)
         publish_folder(made_in, self.path / name)
         self.note_done(name)
@@ -193,14 +192,19 @@ class RunFolder:
         write_json(self.path / "run.json", ledger)
 
 
-def _adapter_sha256(file: Path) -> str:
+def _is_as_written(folder: Path, sha256: dict[str, str]) -> bool:
+    """Whether the files that later stages load are those that were made."""
+    return all((folder / name).is_file() and _sha256(folder / name) == sha for name, sha in sha256.items())
+
+
+def _sha256(file: Path) -> str:
     """`file_sha256`, not read again while the file is the same."""
     found = file.stat()
-    return _sha256_of(file, found.st_mtime_ns, found.st_size)
+    return _sha256_when(file, found.st_mtime_ns, found.st_size)
 
 
 @functools.lru_cache(maxsize=64)
-def _sha256_of(file: Path, mtime_ns: int, size: int) -> str:
+def _sha256_when(file: Path, mtime_ns: int, size: int) -> str:
     return file_sha256(file)
 
 
