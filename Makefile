@@ -17,7 +17,7 @@ RUN_STAMP := $(VENV)/.installed
 DEV_STAMP := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev quickstart test test-slow test-gpu lint types check bench bench-learning bench-memory parity constraints
+.PHONY: help install install-dev quickstart test test-slow test-kill test-gpu lint types check bench bench-learning bench-memory parity constraints
 
 help:  ## what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,6 +33,9 @@ test: $(DEV_STAMP) check  ## lint, types, fast tests, then the pipeline, README,
 
 test-slow: $(DEV_STAMP)  ## the tests that take longer than a coffee
 	$(PYTEST) -m "slow and not gpu"
+
+test-kill: $(DEV_STAMP)  ## SIGKILL at random moments of every stage, resumed and compared, 40 seeds (a quarter of an hour)
+	$(BIN)/python tests/kill_and_resume.py --seeds 40
 
 test-gpu: $(DEV_STAMP)  ## the tests that need a CUDA GPU
 	$(PYTEST) -m gpu

@@ -78,6 +78,8 @@ def _run(config: Config, config_stays: bool = False, restart: Sequence[str] = ()
         check_memory(config)
     data, steps = _plan(config, folder)
     if all(is_done(step, config, data.fingerprint, folder) for step in steps):
+        for step in steps:
+            folder.forget_checkpoints(step.name)
         notices.say(f"{folder.path}: all stages are done; nothing to train")
         return _finished(steps, folder)
 
@@ -169,6 +171,7 @@ def _run_step(step: Step, config: Config, data: Data, checked: Checked, folder: 
     name = step.name
     if is_done(step, config, data.fingerprint, folder):
         folder.note_done(name)
+        folder.forget_checkpoints(name)  # a kill right after the stage was done leaves them
         notices.say(f"{name}: done before, kept")
         return
     inputs, before = stage_inputs(step, config, data.fingerprint, folder), folder.stage(name)

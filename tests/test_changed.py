@@ -167,6 +167,13 @@ class TestARun:
         run = kit.run_pipeline(TOY, output_dir=str(cut_off.parent))
         assert run.stages["dpo"].seconds > 0 and not Path(place).exists()
 
+    def test_that_was_killed_right_after_a_stage_was_done_keeps_nothing_of_its_checkpoints(self, cut_off):
+        shutil.copytree(cut_off / ".dpo-checkpoints", cut_off.parent / "kept")
+        run = kit.run_pipeline(TOY, output_dir=str(cut_off.parent))
+        shutil.copytree(cut_off.parent / "kept", cut_off / ".dpo-checkpoints")
+        assert kit.run_pipeline(TOY, output_dir=str(cut_off.parent)).stages.keys() == run.stages.keys()
+        assert not (cut_off / ".dpo-checkpoints").exists()
+
     def test_an_unknown_stage_to_restart_is_refused(self, tmp_path):
         with pytest.raises(kit.ConfigError, match="restart 'ppp': no stage of this run; it has sft, dpo"):
             kit.run_pipeline(TOY, output_dir=str(tmp_path), restart=["ppp"])
