@@ -180,8 +180,9 @@ def _run_step(step: Step, config: Config, data: Data, checked: Checked, folder: 
     if before is not None:
         notices.say(f"{name}: runs again, because it changed: {'; '.join(changed_inputs(before.inputs, inputs)[:4])}")
 
-    check_disk(config, checked.base.shape, [step], folder)
+    checkpoint_bytes = check_disk(config, checked.base.shape, [step], folder)
     checkpoints = folder.checkpoints(name, checkpoint_inputs(step, config, data.fingerprint, folder) or inputs)
+    checkpoints.facts["checkpoint_bytes"] = checkpoint_bytes  # for the message, should the disk fill up
     work, function = _work(step, config, checked, folder, checkpoints)
     notices.say(f"{name}: {work}")
     folder.start_stage(name)

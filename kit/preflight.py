@@ -60,8 +60,11 @@ def check_memory(config: Config) -> None:
             check_weights_fit_host(config, shape, psutil.virtual_memory().total)
 
 
-def check_disk(config: Config, shape: "Shape", steps: Sequence[Step], folder: RunFolder) -> None:
-    """Raise MachineError where the disk has no room for what these steps write, with how much is missing."""
+def check_disk(config: Config, shape: "Shape", steps: Sequence[Step], folder: RunFolder) -> int:
+    """Bytes of the largest checkpoint of these steps.
+
+    Raises MachineError where the disk has no room for what they write, with how much is missing.
+    """
     import shutil
 
     from kit.models.plan.disk import disk_need
@@ -72,7 +75,7 @@ def check_disk(config: Config, shape: "Shape", steps: Sequence[Step], folder: Ru
     needed = max(0, running - there) + sum(need.left for need in needs.values())
     free = shutil.disk_usage(folder.path).free
     if needed <= free:
-        return
+        return max((need.checkpoint for need in needs.values()), default=0)
     largest = max(needs, key=lambda name: needs[name].while_running)
     raise MachineError(
         f"{folder.path}: {_mib(free)} are free on this disk, and {', '.join(needs)} need {_mib(needed)}: up to "
