@@ -1,0 +1,246 @@
+"""The store of a labelling project: SQLite, append-only. What was acknowledged is on disk, and nothing is ever changed.
+
+Five tables; triggers refuse UPDATE and DELETE. A correction is a new row that names the one it supersedes. Every write
+is one `BEGIN IMMEDIATE` transaction: a plain BEGIN that reads and then writes fails under load, however long it waits
+(https://simonwillison.net/2025/Feb/17/sqlite-busy). `synchronous=FULL`: a commit survives a power failure.
+"""
+
+import json
+import sqlite3
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kit.errors import RunError
+
+WAIT_SECONDS = 30.0  # for another process's write
+_NETWORK = ("nfs", "cifs", "smb", "fuse", "9p", "afs", "ceph", "gluster", "lustre", "vboxsf", "drvfs", "virtiofs")
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS annotators (
+    id INTEGER PRIMARY KEY, name TEXT NOT NULL, grouped TEXT, time REAL NOT NULL);
+CREATE TABLE IF NOT EXISTS guidelines (sha256 TEXT PRIMARY KEY, text TEXT NOT NULL, time REAL NOT NULL);
+CREATE TABLE IF NOT EXISTS deals (
+    id INTEGER PRIMARY KEY, annotator TEXT NOT NULL, item TEXT NOT NULL, shown TEXT NOT NULL, time REAL NOT NULL,
+    UNIQUE (annotator, item));
+CREATE TABLE IF NOT EXISTS judgements (
+    id INTEGER PRIMARY KEY, client TEXT NOT NULL UNIQUE, deal INTEGER NOT NULL REFERENCES deals (id),
+    ranks TEXT, skip TEXT, none_acceptable INTEGER NOT NULL, comment TEXT NOT NULL, seconds REAL,
+    guidelines TEXT NOT NULL, time REAL NOT NULL, supersedes TEXT UNIQUE REFERENCES judgements (client),
+    CHECK ((ranks IS NULL) <> (skip IS NULL)));
+CREATE UNIQUE INDEX IF NOT EXISTS one_first ON judgements (deal) WHERE supersedes IS NULL;
+CREATE VIEW IF NOT EXISTS standing AS SELECT * FROM judgements AS one
+    WHERE NOT EXISTS (SELECT 1 FROM judgements AS later WHERE later.supersedes = one.client);
+"""
+_APPEND_ONLY = """
+CREATE TRIGGER IF NOT EXISTS {table}_{verb} BEFORE {verb} ON {table}
+    BEGIN SELECT RAISE(ABORT, 'append-only: a correction is a new row'); END;
+"""
+
+
+@dataclass(frozen=True)
+class Deal:
+    """An item that was given to a person: the answers' names in the order of the page, and when."""
+
+    id: int
+    annotator: str
+    item: str
+    shown: tuple[str, ...]
+    time: float  # seconds since 1970
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a person said of a deal. `ranks` follow the item's answers, 1 is best, equals share; None: skipped."""
+
+    client: str  # made by the page, once; what is sent twice under one of these is stored once
+    deal: int
+    ranks: tuple[int, ...] | None
+    skip: str | None  # why
+    none_acceptable: bool
+    comment: str
+    seconds: float | None
+    guidelines: str  # sha256 of the text that was shown
+    time: float  # seconds since 1970
+    supersedes: str | None = None  # the `client` of the judgement that this one corrects
+
+
+class Store:
+    """An open store. Threads take turns; processes too, at SQLite's own lock."""
+
+    def __init__(self, path: Path, *, read_only: bool = False) -> None:
+        """Open the file, or make it. Raises RunError where it is no store, or cannot be written (read)."""
+        self.path = path
+        self._lock = threading.RLock()
+        try:
+            if read_only:
+                self._db = _opened_to_read(path)
+                self.journal = str(self._db.execute("PRAGMA journal_mode").fetchone()[0])
+                self._db.execute("SELECT 1 FROM standing LIMIT 1")
+                return
+            self._db = sqlite3.connect(path, timeout=WAIT_SECONDS, isolation_level=None, check_same_thread=False)
+            self.journal = self._prepare()
+        except sqlite3.Error as error:
+            raise RunError(f"{path}: cannot be used as the store of judgements: {error}") from None
+
+    def _prepare(self) -> str:
+        """Make what is missing, and say which journal is kept."""
+        wanted = "delete" if on_network(self.path) else "wal"
+        kept = self._db.execute(f"PRAGMA journal_mode={wanted}").fetchone()[0]
+        self._db.execute("PRAGMA synchronous=FULL")
+        self._db.execute("PRAGMA foreign_keys=ON")
+        with self.writing() as db:
+            for statement in _SCHEMA.split(";\n"):
+                db.execute(statement)
+            for table in ("annotators", "guidelines", "deals", "judgements"):
+                for verb in ("UPDATE", "DELETE"):
+                    db.execute(_APPEND_ONLY.format(table=table, verb=verb))
+        return str(kept)
+
+    @contextmanager
+    def writing(self) -> Iterator[sqlite3.Connection]:
+        """A transaction that holds the write lock from its start; on disk when this returns, undone by an error."""
+        with self._lock:
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._db
+                self._db.execute("COMMIT")
+            except BaseException:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise
+
+    def read(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
+        """All rows of a query."""
+        with self._lock:
+            return self._db.execute(query, values).fetchall()
+
+    def close(self) -> None:
+        """Close the file; what was committed is in it."""
+        with self._lock:
+            self._db.close()
+
+    def add_annotator(self, name: str, group: str | None, time: float) -> None:
+        """One more annotator, or another group for one who is there."""
+        if self.annotators().get(name, False) != group:
+            with self.writing() as db:
+                db.execute("INSERT INTO annotators (name, grouped, time) VALUES (?, ?, ?)", (name, group, time))
+
+    def annotators(self) -> dict[str, str | None]:
+        """Name -> group, in the order in which they came; the latest group counts."""
+        return dict(self.read("SELECT name, grouped FROM annotators ORDER BY id"))
+
+    def add_guidelines(self, sha256: str, text: str, time: float) -> None:
+        """Keep a text that annotators are shown."""
+        if not self.read("SELECT 1 FROM guidelines WHERE sha256 = ?", sha256):
+            with self.writing() as db:
+                db.execute("INSERT OR IGNORE INTO guidelines VALUES (?, ?, ?)", (sha256, text, time))
+
+    def add_deals(self, dealt: Sequence[tuple[str, str, tuple[str, ...], float]]) -> list[Deal]:
+        """Give items to people: (annotator, item, shown, time) of each, none of them given before."""
+        with self.writing() as db:
+            made = []
+            for annotator, item, shown, time in dealt:
+                row = (annotator, item, json.dumps(shown), time)
+                done = db.execute("INSERT INTO deals (annotator, item, shown, time) VALUES (?, ?, ?, ?)", row)
+                made.append(Deal(int(done.lastrowid or 0), annotator, item, tuple(shown), time))
+            return made
+
+    def deals(self) -> list[Deal]:
+        """All that was given to anybody, oldest first."""
+        rows = self.read("SELECT id, annotator, item, shown, time FROM deals ORDER BY id")
+        return [Deal(number, who, item, tuple(json.loads(shown)), time) for number, who, item, shown, time in rows]
+
+    def add(self, given: Given) -> Given | None:
+        """Store a judgement; on disk when this returns None.
+
+        Otherwise nothing was stored, and the judgement that stands in its way is returned: the very same (it was sent
+        before), one under the same `client` that says something else, or a later one on the same deal.
+        """
+        with self.writing():
+            before = self._one("client = ?", given.client)
+            if before is not None:
+                return before
+            standing = self.standing(given.deal)
+            if (standing.client if standing else None) != given.supersedes:
+                return standing or given
+            self._db.execute(f"INSERT INTO judgements ({_COLUMNS}) VALUES ({_MARKS})", _row(given))
+            return None
+
+    def standing(self, deal: int) -> Given | None:
+        """What stands of a deal: its latest judgement."""
+        rows = self.read(f"SELECT {_COLUMNS} FROM standing WHERE deal = ?", deal)
+        return _given(rows[0]) if rows else None
+
+    def judgements(self, all_of_them: bool = False) -> list[Given]:
+        """What stands of every deal, oldest first; `all_of_them`: what was superseded, too."""
+        table = "judgements" if all_of_them else "standing"
+        return [_given(row) for row in self.read(f"SELECT {_COLUMNS} FROM {table} ORDER BY id")]
+
+    def backup(self, target: Path) -> None:
+        """A whole copy of the store as it is now; safe while others write. Replaces `target`'s content."""
+        copy = sqlite3.connect(target)
+        try:
+            with self._lock:
+                self._db.backup(copy)
+        finally:
+            copy.close()
+
+    def _one(self, where: str, *values: Any) -> Given | None:
+        rows = self.read(f"SELECT {_COLUMNS} FROM judgements WHERE {where}", *values)
+        return _given(rows[0]) if rows else None
+
+
+def _opened_to_read(path: Path) -> sqlite3.Connection:
+    """A connection that cannot write, also while a server does, and from a place where nothing can be written."""
+    for mode in ("mode=ro", "immutable=1"):
+        uri = f"{path.resolve().as_uri()}?{mode}"
+        db = sqlite3.connect(uri, uri=True, timeout=WAIT_SECONDS, isolation_level=None, check_same_thread=False)
+        try:
+            db.execute("SELECT 1 FROM sqlite_master")
+            return db
+        except sqlite3.OperationalError:
+            db.close()
+            if mode == "immutable=1" or path.with_name(f"{path.name}-wal").exists():
+                raise
+    raise AssertionError("not reached")
+
+
+def on_network(path: Path, mounts: Path = Path("/proc/mounts")) -> bool:
+    """Whether a path lies on a file system over the network or in user space, where a WAL file must not be.
+
+    False where the machine does not say.
+    """
+    try:
+        listed = [line.split(" ") for line in mounts.read_text(encoding="utf-8", errors="replace").splitlines()]
+    except OSError:
+        return False
+    here = path.resolve()
+    known = [(Path(row[1].replace("\\040", " ")), row[2]) for row in listed if len(row) > 2]
+    over = [(len(place.parts), kind) for place, kind in known if here.is_relative_to(place)]
+    return bool(over) and max(over)[1].startswith(_NETWORK)
+
+
+_FIELDS = ("client", "deal", "ranks", "skip", "none_acceptable", "comment", "seconds", "guidelines", "time",
+           "supersedes")  # fmt: skip
+_COLUMNS = ", ".join(_FIELDS)
+_MARKS = ", ".join("?" * len(_FIELDS))
+
+
+def _row(given: Given) -> tuple[Any, ...]:
+    values = {**given.__dict__, "ranks": None if given.ranks is None else json.dumps(given.ranks)}
+    return tuple(values[name] for name in _FIELDS)
+
+
+def _given(row: tuple[Any, ...]) -> Given:
+    values = dict(zip(_FIELDS, row, strict=True))
+    ranks = values["ranks"]
+    return Given(
+        **{
+            **values,
+            "ranks": None if ranks is None else tuple(json.loads(ranks)),
+            "none_acceptable": bool(values["none_acceptable"]),
+        }
+    )
