@@ -18,11 +18,12 @@ if TYPE_CHECKING:
     from kit.models.plan.planner import Plan, plan
     from kit.pipeline import Run, run_pipeline
     from kit.preflight import check, load_config
+    from kit.sampling.sample import sample
 
 __version__ = "0.5.0"
 __all__ = [
     "Agreement", "Config", "ConfigError", "DataError", "Findings", "KitError", "MachineError", "ModelError", "Plan",
-    "Run", "RunError", "TrainingStopped", "agreement", "check", "load_config", "plan", "run_pipeline",
+    "Run", "RunError", "TrainingStopped", "agreement", "check", "load_config", "plan", "run_pipeline", "sample",
 ]  # fmt: skip
 
 _LAZY = {
@@ -30,6 +31,7 @@ _LAZY = {
     "Agreement": "kit.feedback.agreement", "agreement": "kit.feedback.agreement",
     "Findings": "kit.findings.findings", "check": "kit.preflight",
     "plan": "kit.models.plan.planner", "run_pipeline": "kit.pipeline",
+    "sample": "kit.sampling.sample",
 }  # fmt: skip
 
 

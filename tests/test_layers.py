@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LAYERS = [
     "kit.cli",
     "kit.pipeline",
+    "kit.sampling",
     "kit.preflight",
     "kit.findings",
     "kit.feedback",
