@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from kit.feedback.votes import Votes
+from kit.crowd.votes import Votes
 
 Floats = NDArray[np.float64]
 GRID = np.linspace(0.0, 1.0, 101)  # values of eta
