@@ -3,7 +3,7 @@
     python benchmarks/reliability.py lqual.jsonl --objective overall grammar redundancy
     python benchmarks/reliability.py pandalm-testset.json
 
-Each file is cut into folds by judgement, at random. The model (kit.feedback.crowd) is fitted to the other folds and
+Each file is cut into folds by judgement, at random. The model (kit.crowd.model) is fitted to the other folds and
 predicts each held-out judgement that others' judgements are left for; the majority takes the most frequent of these,
 and where two are as frequent, the one more frequent in the whole file. Prints the accuracy of both on the same
 judgements and of always saying the most frequent answer, and the difference with its 95 % bootstrap interval over
@@ -17,10 +17,10 @@ from collections import Counter, defaultdict
 
 import numpy as np
 
-from kit.feedback.crowd import fit, predict
-from kit.feedback.judgements import Judgements
+from kit.crowd.judgements import Judgements
+from kit.crowd.model import fit, predict
+from kit.crowd.votes import Votes, votes_of
 from kit.feedback.read import read_judgements
-from kit.feedback.votes import Votes, votes_of
 from kit.statistics import mean_over_groups
 
 

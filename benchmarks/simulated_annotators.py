@@ -30,11 +30,13 @@ def simulate(
     seed: int = 0,
     repeats: float = 0.06,
     noise: tuple[float, float] = (0.3, 0.9),
+    truth: bool = False,
 ) -> list[dict[str, Any]]:
     """Rows of the kit's file of judgements. `kinds` has an entry an annotator: "honest" or one of KINDS.
 
     Each item is judged by `per_item` people drawn at random, those with the fewest items first; `noise` is the range of
-    honest people's standard deviations, where qualities have 1. Names tell the kind: "careless-3".
+    honest people's standard deviations, where qualities have 1. Names tell the kind: "careless-3". With
+    `truth` each row has the answers' `quality`, too.
     """
     rng = np.random.default_rng(seed)
     names = [f"{kind}-{number}" for number, kind in enumerate(kinds)]
@@ -72,6 +74,7 @@ def simulate(
                 "lengths": [int(each) for each in lengths[item]],
                 "prompt": f"Simulated prompt {item}",
             }
+            row |= {"quality": [float(each) for each in quality[item]]} if truth else {}
             rows.append(row | ({"repeat_of": f"item-{item}"} if item in seen else {}))
             seen.add(item)
     return rows

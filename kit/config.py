@@ -116,7 +116,7 @@ class LoraSettings(Settings):
     targets: Texts = Field("all-linear", description="Module names to adapt, or all-linear (never the head).")
 
 
-PreferenceFormat = Literal["auto", "pairs", "trees", "comparisons", "lists", "labels", "ratings"]
+PreferenceFormat = Literal["auto", "judgements", "pairs", "trees", "comparisons", "lists", "labels", "ratings"]
 
 
 class SourceSettings(Settings):
@@ -187,9 +187,10 @@ class DataSettings(Settings):
     standardize_ratings: bool = Field(
         False, description="Each person's ratings less their mean and by their deviation, before answers are compared."
     )
-    votes: Literal["auto", "majority", "each"] = Field(
+    votes: Literal["auto", "majority", "each", "reliability"] = Field(
         "auto",
-        description="Several votes on one pair of answers. majority: one pair; each: a pair a vote. "
+        description="Several votes on one pair of answers. majority: one pair; each: a pair a vote; "
+        "reliability: one pair, each person's votes weighed by how far the others' bear them out. "
         "auto: majority where the data say who voted, else each.",
     )
     prompt_weights: Literal["equal", "pairs"] = Field(

@@ -1,6 +1,6 @@
 """Judgements in short, for the tests of how far people agree."""
 
-from kit.feedback.judgements import Judgement, Judgements
+from kit.crowd.judgements import Judgement, Judgements
 
 
 def rated(table):

@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 from judged import choice, judged, ranked, rated
 
+from kit.crowd.judgements import Judgement
+from kit.crowd.model import GRID, chance, fit, predict
+from kit.crowd.votes import votes_of
 from kit.feedback.alpha import alpha_nominal, alpha_ordinal, alphas, concordance, kendalls_w
 from kit.feedback.bias import logistic
-from kit.feedback.crowd import GRID, chance, fit, predict
 from kit.feedback.drift import change_point, cusum
 from kit.feedback.flags import benjamini_hochberg
 from kit.feedback.groups import groups_of
-from kit.feedback.judgements import Judgement
 from kit.feedback.people import matches, people_of
-from kit.feedback.votes import votes_of
 
 N = None
 

@@ -28,6 +28,7 @@ LAYERS = [
     "kit.models",
     "kit.data",
     "kit.demo",
+    "kit.crowd",
     "kit.labels",
     "kit.runs",
     "kit.config_file",

@@ -12,7 +12,8 @@ PREFERENCES = """
   comparisons   prompt + response_a + response_b (or response1, answer_0, ...) + winner, or annotator1, annotator2, ...
   lists         prompt + responses + ranks or scores; responses with a rank or score each; or ranking, the best first
   labels        prompt + completion + label (true or false)
-  ratings       prompt + completion + rating"""
+  ratings       prompt + completion + rating
+  judgements    a labelling project (labels/<name>), or its export: annotator, item, answers, texts, ranks"""
 DEMONSTRATIONS = """
   prompt + completion (or instruction, input and output; question and answer); messages or conversations (ShareGPT);
   text (HH-RLHF transcripts); any form of preferences, of which the best answer is taken"""
@@ -62,6 +63,7 @@ ONE_ANSWER_ONLY = (
     "Pairs need two answers to one prompt; here every prompt has one. Use the rows as data.demonstrations, or give "
     "more answers a prompt."
 )
+ALL_SKIPPED = "Whoever judged skipped: rank some items first."
 ALL_EQUAL = "All values are equal, so nothing is preferred: is this the right column?"
 ONE_SIDE_ONLY = "Pairs need a liked and a disliked answer to one prompt, word for word; no prompt here has both."
 SEE_DROPS = "Look at what was dropped, and at the rows."
@@ -72,6 +74,10 @@ WEIGHTS_OF_SOME = (
 
 # --- sources and files: the run stops ----------------------------------------------------------------------------
 
+NOBODY_YET = "{name}: nobody has judged anything yet, so there is nothing to {use}. Rank first: `kit label {path}`."
+NO_PROJECT = (
+    "{setting}: no such labelling project: {text}; {found}. Make one with `kit sample RUN --prompts prompts.jsonl`."
+)
 NO_SOURCE = "{setting}: found {found}; a path, a hub id, a Dataset or a list of rows (dict) is wanted."
 NO_SUCH_SOURCE = "{setting}: {why}"
 NO_OPTIONS = "{text}: {options} cannot be chosen for a local source; remove it from the config."
@@ -169,6 +175,10 @@ MESSAGE_KEYS = "{what} has the keys {found}, role and content are wanted"
 UNKNOWN_TURN_ROLE = "{what} has the unknown role {found!r}; known are {roles} and {aliases}"
 SYSTEM_LATE = "{what} has a system turn after the first turn"
 ASSISTANT_FIRST = "{what} opens with the assistant, a user turn is wanted first"
+NAMES_ALONE = (
+    "texts is missing: the answers stand here by name alone, and names teach nothing; export the project again with "
+    "`kit label export`"
+)
 CORRECT_ROWS = "Correct or remove these rows, or let the kit leave out so many: data.skip_bad_rows."
 NO_JSON = "no JSON ({why}): {text}"
 ROW_NO_OBJECT = "the row is {found}, an object with named values is wanted"
@@ -284,6 +294,13 @@ LENGTH_TELLS = (
 
 # --- put right, or worth knowing: noted --------------------------------------------------------------------------
 
+JUDGEMENTS = "judgements, one a row (rank 1 is best)"
+PROJECT = "a labelling project"
+JUDGED = "{name}: recognised as {form}; {rankings:,} {what} by {people:,} {who}, {prompts:,} prompts, {pairs:,} pairs"
+REPEATS = "left out the second judgement of an item that was planted twice"
+SKIPPED = "a person skipped an item"
+CORRECTED = "left out a judgement that was corrected later"
+UNFIT = "no answer of an item was acceptable to half of its people or more: its pairs teach, none is a demonstration"
 RECOGNISED = "{name}: recognised as {form}; {count:,} {kind}"
 EXPANDED = "{name}: recognised as {form}; {rows:,} rows, {prompts:,} prompts, {pairs:,} pairs"
 BEST_ANSWERS = "the best answers of {form}"
@@ -318,6 +335,17 @@ RATED_TWICE = "one person rated an answer twice; the last rating counts"
 NO_MAJORITY = "the votes on a pair of answers have no majority; no pair"
 AGREEMENT = "two votes on the same of {cases:,} pairs of answers agree in {share:.0%} of cases"
 MAJORITY = "votes: the majority makes one pair; a tie is a vote too (data.votes: each keeps every vote)"
+RELIABILITY = (
+    "votes: weighed by how reliable each person is (a crowd Bradley-Terry model); of {pairs:,} pairs of answers "
+    "{turned:,} go the other way than the majority, {opened:,} without a majority are settled, and {left:,} are left "
+    "out as within {close:g} of even{low}"
+)
+ONE_JUDGE = "votes: {who} alone judged, so nobody's reliability can be told; every verdict counts the same"
+NOBODY_NAMED = (
+    "votes: no row says who judged, so nobody's reliability can be told; the rows count as without data.votes: "
+    "reliability (name the column: data.columns: {annotator: ...})"
+)
+UNNAMED = "left out an opinion of nobody who is named (data.votes: reliability)"
 EACH_VOTE = "votes: every vote is a pair (data.votes: majority makes one pair of them)"
 STANDARDIZED = "ratings of {people:,} people, each less their mean and by their deviation"
 MIXED_SCALES = (

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Generic
 
 from kit.data import catalogue
@@ -17,13 +17,16 @@ from kit.data.opinions import (
     best_of,
     judged_both_ways,
     one_a_pair,
+    one_a_person,
     one_a_prompt,
     pairs_of,
     settle_votes,
     side_bias,
+    unfit_answers,
     without_empty,
 )
 from kit.data.problems import Problems, RowProblem, Unusable
+from kit.data.reliability import settle_by_reliability
 from kit.data.rows import Demonstration, Pair, Prompt, T, prompt_key
 from kit.data.sources import Source
 from kit.data.turns import Remarks
@@ -46,6 +49,7 @@ class Converted(Generic[T]):
     malformed: int = 0
     first_wins: tuple[int, int] | None = None  # (the first shown answer won, verdicts); None where that is not known
     both_ways: tuple[str, ...] = ()  # where pairs stand that an earlier one contradicts
+    unfit: frozenset[tuple[str, str]] = frozenset()  # (prompt key, answer): chosen perhaps, but no example to follow
 
 
 @dataclass
@@ -71,7 +75,8 @@ def read_pairs(source: Source, settings: Any, format: str | None = None, stops: 
     `stops` may gather that error, and what else would stop a run, instead.
     """
     stops = stops or Stops()
-    form = preferences_form(Head(source.head), source.name, settings.best_value, format or settings.format)
+    format = "judgements" if source.project else format or settings.format
+    form = _named(preferences_form(Head(source.head), source.name, settings.best_value, format), source)
     gathered = _gather(source, form, settings.skip_bad_rows, stops)
     remarks, opinions = gathered.remarks, _with_answers(source.name, form, gathered, stops)
     first_wins = side_bias(opinions) if form.shown_in_order else None
@@ -81,21 +86,23 @@ def read_pairs(source: Source, settings: Any, format: str | None = None, stops: 
     repeats = False
     if not form.rated:
         rules = rules._replace(min_margin=0.0)
-    if form.single:
-        opinions = one_a_prompt(opinions, rules, remarks)
-    elif _are_votes(opinions, form, rules):
-        if rules.votes == "each":
-            repeats = True
-            remarks[catalogue.EACH_VOTE] = 0
-        else:
-            opinions = settle_votes(one_a_pair(opinions), remarks)
-            rules = rules._replace(min_margin=0.0, rated=False)
+    judged, unfit = opinions, _unfit(opinions, remarks)
+    if form.voted and rules.votes == "each":
+        repeats = True
+        remarks[catalogue.EACH_VOTE] = 0
+    elif (settled := _settled(opinions, form, rules.votes, remarks)) is not None:
+        opinions, rules = settled, rules._replace(min_margin=0.0, rated=False)
+        if rules.votes != "reliability" or catalogue.NOBODY_NAMED in remarks:
             remarks[catalogue.MAJORITY] = 0
+    elif form.single:
+        opinions = one_a_prompt(opinions, rules, remarks)
     pairs = pairs_of(opinions, rules, remarks)
     if not pairs and not gathered.drops:
         stops.nothing_left()
         raise DataError(_no_pair(source.name, gathered.read, opinions, form, remarks))
-    if form.ranked or form.voted:
+    if form.judgements:
+        recognised = _judged(source, form, judged, opinions, len(pairs))
+    elif form.ranked or form.voted:
         recognised = catalogue.EXPANDED.format(
             name=source.name, form=form.name, rows=gathered.read, prompts=_prompts(opinions), pairs=len(pairs)
         )
@@ -112,7 +119,7 @@ def read_pairs(source: Source, settings: Any, format: str | None = None, stops: 
             require_agreement(source.name, both, len(pairs))
     return Converted(
         pairs, gathered.drops, notes, form.ranked or repeats, repeats,
-        first_wins=first_wins, both_ways=both, **gathered.facts,
+        first_wins=first_wins, both_ways=both, unfit=unfit, **gathered.facts,
     )  # fmt: skip
 
 
@@ -123,8 +130,15 @@ def read_demonstrations(source: Source, settings: Any, stops: Stops | None = Non
     if plain is not None:
         return _plain(source, plain, settings.skip_bad_rows, "demonstrations", stops)
     assert preferences is not None
+    preferences = _named(preferences, source)
     gathered = _gather(source, preferences, settings.skip_bad_rows, stops)
-    rows = _best_answers(_with_answers(source.name, preferences, gathered, stops), preferences, gathered.remarks)
+    opinions = _with_answers(source.name, preferences, gathered, stops)
+    unfit = _unfit(opinions, gathered.remarks)
+    rows = [
+        row
+        for row in _best_answers(opinions, preferences, settings.votes, gathered.remarks)
+        if (prompt_key(row.prompt), row.response) not in unfit
+    ]
     name = catalogue.BEST_ANSWERS.format(form=preferences.name)
     recognised = catalogue.RECOGNISED.format(
         name=source.name, form=name, count=len(rows) + len(gathered.drops), kind="demonstrations"
@@ -140,6 +154,7 @@ def read_prompts(source: Source, settings: Any, stops: Stops | None = None) -> C
     if plain is not None:
         return _plain(source, plain, settings.skip_bad_rows, "prompts", stops)
     assert preferences is not None
+    preferences = _named(preferences, source)
     gathered = _gather(source, preferences, settings.skip_bad_rows, stops)
     rows = [Prompt(opinion.prompt, opinion.where) for opinion in gathered.items]
     name = catalogue.THEIR_PROMPTS.format(form=preferences.name)
@@ -161,10 +176,49 @@ def read_opinions(source: Source, settings: Any) -> tuple[list[Opinion], list[st
     return opinions, [recognised, *gathered.notes, *_told(source.name, gathered.remarks)]
 
 
-def _best_answers(opinions: list[Opinion], form: OpinionForm, remarks: Remarks) -> list[Demonstration]:
+def _named(form: OpinionForm, source: Source) -> OpinionForm:
+    """The form under the name that notes have for it."""
+    return replace(form, name=catalogue.PROJECT) if source.project else form
+
+
+def _settled(opinions: list[Opinion], form: OpinionForm, votes: str, remarks: Remarks) -> list[Opinion] | None:
+    """One opinion for each two answers, as `votes` says; None where opinions are no votes. Ratings are only weighed."""
+    if votes == "reliability":
+        each = one_a_person(opinions) if form.single else opinions
+        if any(opinion.annotator is not None for opinion in each):
+            return settle_by_reliability(each, remarks)
+        remarks[catalogue.NOBODY_NAMED] = 0
+    if form.single or not (form.voted or votes == "majority"):
+        return None
+    return settle_votes(one_a_pair(opinions), remarks, margins=form.judgements)
+
+
+def _unfit(opinions: list[Opinion], remarks: Remarks) -> frozenset[tuple[str, str]]:
+    """The answers that are no demonstrations though they may be the best there are; `remarks` counts their items."""
+    if not any(opinion.none_acceptable for opinion in opinions):
+        return frozenset()
+    found = unfit_answers(opinions)
+    if found:
+        remarks[catalogue.UNFIT] = len({prompt for prompt, _ in found})
+    return found
+
+
+def _judged(source: Source, form: OpinionForm, judged: list[Opinion], settled: list[Opinion], pairs: int) -> str:
+    """What a labelling project, or a file of judgements, was recognised as."""
+    k = max((len(opinion.answers) for opinion in judged), default=0)
+    people = len({opinion.annotator for opinion in judged})
+    what, who = "rankings" if k > 2 else "choices of two", "people" if people != 1 else "person"
+    return catalogue.JUDGED.format(
+        name=source.name, form=form.name, rankings=len(judged), what=what, people=people, who=who,
+        prompts=_prompts(settled), pairs=pairs,
+    )  # fmt: skip
+
+
+def _best_answers(opinions: list[Opinion], form: OpinionForm, votes: str, remarks: Remarks) -> list[Demonstration]:
     """The answers worth imitating: the best of each opinion, or what the people together found to be so."""
     if form.voted:
-        pairs = pairs_of(settle_votes(one_a_pair(opinions), remarks), Rules(), Counter())
+        by = votes if votes == "reliability" else "auto"
+        pairs = pairs_of(_settled(opinions, form, by, remarks) or [], Rules(), Counter())
         beaten = {(prompt_key(pair.prompt), pair.rejected) for pair in pairs} if form.ranked else set()
         return [
             Demonstration(pair.prompt, pair.chosen, pair.where)
@@ -232,11 +286,6 @@ def _with_answers(name: str, form: OpinionForm, gathered: _Gathered[Opinion], st
     return opinions
 
 
-def _are_votes(opinions: Sequence[Opinion], form: OpinionForm, rules: Rules) -> bool:
-    """Whether the opinions are votes on pairs of answers: the data say who judged, or the user says so."""
-    return form.voted or rules.votes == "majority"
-
-
 def _told(name: str, remarks: Remarks) -> list[str]:
     return [
         f"{name}: {text}" + (f" ({count:,} time{'s' if count > 1 else ''})" if count else "")
@@ -256,7 +305,9 @@ def _note_side_bias(first: int, total: int, remarks: Remarks) -> None:
 
 def _no_pair(name: str, rows: int, opinions: Sequence[Opinion], form: OpinionForm, remarks: Remarks) -> str:
     values = {value for opinion in opinions for _, value in opinion.answers if value is not None}
-    if form.labelled and len(values) > 1:
+    if catalogue.SKIPPED in remarks and not opinions:
+        advice = catalogue.ALL_SKIPPED
+    elif form.labelled and len(values) > 1:
         advice = catalogue.ONE_SIDE_ONLY
     elif len(values) == 1:
         advice = catalogue.ALL_EQUAL

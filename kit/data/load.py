@@ -30,6 +30,7 @@ class _Part(Generic[T]):
     ranked: bool
     repeats: bool
     weight: float | None
+    unfit: frozenset[tuple[str, str]] = frozenset()  # (prompt key, answer): no demonstration, though it was chosen
 
 
 @no_search()
@@ -141,7 +142,9 @@ def _read(
         source = read_source(one, setting, seed)
         own = one if isinstance(one, Mapping) else {}
         columns = own.get("columns")
-        if columns is None:  # those of data.columns, which holds for all sources, as far as this one has them
+        if source.project:  # its columns are the kit's own
+            columns = {}
+        elif columns is None:  # those of data.columns, which holds for all sources, as far as this one has them
             require_known(source, settings.columns)
             columns = {ours: theirs for ours, theirs in settings.columns.items() if has_column(source, theirs)}
             used.update(columns)
@@ -167,7 +170,9 @@ def _read(
         found.append(_found(source.name, setting, converted, len(rows), drops))
         notes += converted.notes
         notes += summary(drops)
-        parts.append(_Part(source.name, rows, Split([], []), converted.ranked, converted.repeats, weight))
+        parts.append(
+            _Part(source.name, rows, Split([], []), converted.ranked, converted.repeats, weight, converted.unfit)
+        )
     return parts
 
 
@@ -217,6 +222,8 @@ def _chosen_sides(part: _Part[Pair]) -> _Part[Demonstration]:
         if not part.ranked:
             return True
         answer = (keys[id(pair)], pair.chosen)
+        if answer in part.unfit:
+            return False
         return not lost[answer] or won[answer] > lost[answer]
 
     def best(pairs: Sequence[Pair]) -> list[Demonstration]:

@@ -7,7 +7,7 @@ One opinion orders its answers among themselves. Opinions of several people on o
 import statistics
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import NamedTuple
 
@@ -31,6 +31,7 @@ class Opinion:
     where: str
     annotator: str | None = None
     margin: float | None = None  # of its one pair, where the data say it themselves
+    none_acceptable: bool = False  # the best of them is better than the others, and no example to follow
 
 
 class Rules(NamedTuple):
@@ -80,10 +81,38 @@ def without_empty(opinions: Sequence[Opinion], counts: Counter[str]) -> tuple[li
         if len(full) == len(opinion.answers):
             kept.append(opinion)
         elif len(full) > 1:
-            kept.append(Opinion(opinion.prompt, full, opinion.where, opinion.annotator))
+            kept.append(replace(opinion, answers=full))
     if places:
         counts[catalogue.EMPTY_ANSWER_LEFT_OUT] = len(places)
     return kept, list(places)
+
+
+def one_a_person(ratings: Iterable[Opinion]) -> list[Opinion]:
+    """Opinions of one answer each as one opinion a person and prompt; of several ratings of one answer the last counts.
+
+    Those that name nobody, and answers that were not rated, are left out.
+    """
+    found: dict[tuple[str, str], dict[str, float]] = {}
+    first: dict[tuple[str, str], Opinion] = {}
+    for rating in ratings:
+        if rating.annotator is not None:
+            key = prompt_key(rating.prompt), rating.annotator
+            first.setdefault(key, rating)
+            answers = found.setdefault(key, {})
+            answers.update({text: value for text, value in rating.answers if value is not None})
+    return [
+        replace(first[key], answers=tuple(Answer(*both) for both in values.items())) for key, values in found.items()
+    ]
+
+
+def unfit_answers(opinions: Iterable[Opinion]) -> frozenset[tuple[str, str]]:
+    """(prompt key, text) of the answers whose judges said that none is acceptable, at least half of them."""
+    said: defaultdict[tuple[str, str], list[bool]] = defaultdict(list)
+    for opinion in opinions:
+        key = prompt_key(opinion.prompt)
+        for answer in opinion.answers:
+            said[key, answer.text].append(opinion.none_acceptable)
+    return frozenset(answer for answer, votes in said.items() if 2 * sum(votes) >= len(votes) > 0 and any(votes))
 
 
 def best_of(opinions: Iterable[Opinion]) -> list[Demonstration]:
@@ -139,11 +168,12 @@ def one_a_pair(opinions: Iterable[Opinion]) -> list[Opinion]:
     ]
 
 
-def settle_votes(opinions: Sequence[Opinion], counts: Counter[str]) -> list[Opinion]:
+def settle_votes(opinions: Sequence[Opinion], counts: Counter[str], margins: bool = False) -> list[Opinion]:
     """One opinion for each pair of answers of a prompt, by the verdict with the most votes; ties are votes too.
 
     Of several votes of one person on one pair of answers the last one counts. Without a verdict that has more votes
-    than every other, the pair becomes a tie.
+    than every other, the pair becomes a tie. With `margins` the opinion has that of its pair: the share of the votes by
+    which the verdict leads its opposite, 1 where all agree.
     """
     cases: dict[tuple[str, str, str], dict[str, Opinion]] = {}
     for number, opinion in enumerate(opinions):
@@ -167,7 +197,8 @@ def settle_votes(opinions: Sequence[Opinion], counts: Counter[str]) -> list[Opin
         start = next(iter(people.values()))
         values = {1: (1.0, 0.0), -1: (0.0, 1.0), 0: (0.0, 0.0)}[verdict]
         answers = (Answer(first, values[0]), Answer(second, values[1]))
-        settled.append(Opinion(start.prompt, answers, start.where))
+        net = (verdicts[verdict] - verdicts[-verdict]) / votes if margins and verdict else None
+        settled.append(Opinion(start.prompt, answers, start.where, margin=net))
     if compared:
         share = agreeing / compared
         counts[catalogue.AGREEMENT.format(share=share, cases=len(cases))] = 0

@@ -4,7 +4,7 @@ import difflib
 import re
 import stat
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from kit.data.files import Row, as_row, read_file
 from kit.data.hub import read_folder, read_hub, rows_of_dataset
 from kit.data.problems import Problems, type_name
 from kit.errors import DataError
+from kit.labels.project import is_project
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 _FILE_SUFFIXES = (".jsonl", ".json", ".ndjson", ".csv", ".tsv", ".txt", ".parquet", ".arrow", ".gz", ".zip")
@@ -31,6 +32,7 @@ class Source:
     notes: list[str] = field(default_factory=list)
     head: list[Row] = field(default_factory=list)
     problems: Problems = field(default_factory=lambda: Problems(""))  # grow while the rows are read
+    project: bool = False  # a labelling project: its rows are judgements, whatever columns others have
 
 
 def read_source(value: Any, setting: str, seed: int) -> Source:
@@ -45,7 +47,7 @@ def read_source(value: Any, setting: str, seed: int) -> Source:
     if not head:
         source.problems.raise_if_any()
         raise DataError(catalogue.NO_ROWS.format(name=source.name))
-    return Source(source.name, chain(head, rows), source.notes, head, source.problems)
+    return replace(source, rows=chain(head, rows), head=head)
 
 
 def renamed(source: Source, columns: Mapping[str, str]) -> Source:
@@ -83,7 +85,7 @@ def renamed(source: Source, columns: Mapping[str, str]) -> Source:
         return (Row(where, rename(values)) for where, values in source.rows)
 
     head = [Row(where, rename(values)) for where, values in source.head]
-    return Source(source.name, rows(), source.notes, head, source.problems)
+    return replace(source, rows=rows(), head=head)
 
 
 def require_known(source: Source, columns: Mapping[str, str]) -> None:
@@ -165,6 +167,9 @@ def _read_path(text: str, name: str | None, split: str | None, revision: str | N
         return Source("demo", _demo_rows(setting, seed), problems=Problems("demo"))
     path = Path(text).expanduser()
     kind = _kind(path)
+    if kind is not None and stat.S_ISDIR(kind) and is_project(path):
+        _refuse_options(text, name=name, split=split, revision=revision)
+        return read_project(path, setting)
     if kind is not None and stat.S_ISDIR(kind):
         _refuse_options(text, name=name, revision=revision)
         return Source(path.name, read_folder(path, split), problems=Problems(path.name))
@@ -178,8 +183,39 @@ def _read_path(text: str, name: str | None, split: str | None, revision: str | N
     near = _near_names(path)
     if near or not _HUB_ID.fullmatch(text) or text.lower().endswith(_FILE_SUFFIXES):
         raise DataError(catalogue.NO_SUCH_SOURCE.format(setting=setting, why=_no_such_file(text, path, near)))
+    if (others := projects_in(path.parent)) or text.startswith("labels/"):
+        listed = f"there are {', '.join(others)}" if others else f"looked in {path.parent.resolve()}"
+        raise DataError(catalogue.NO_PROJECT.format(setting=setting, text=text, found=listed))
     rows, notes = read_hub(text, name, split, revision)
     return Source(text, rows, notes, problems=Problems(text))
+
+
+def read_project(path: Path, setting: str) -> Source:
+    """What people said in a labelling project; DataError where nobody has said anything yet.
+
+    Also while a server writes to it: what it holds when this is called.
+    """
+    from kit.labels.project import open_project
+    from kit.labels.rows import judgement_rows
+
+    path = path.resolve()
+    name = f"{path.parent.name}/{path.name}"
+    found = [
+        Row(f"{name}: item {values['item']} by {values['annotator']}", values)
+        for values in judgement_rows(open_project(path))
+    ]
+    if not found:
+        use = "learn from" if setting.startswith("data.") else "measure"
+        raise DataError(catalogue.NOBODY_YET.format(name=name, use=use, path=f"{path.parent.name}/{path.name}"))
+    return Source(name, found, problems=Problems(name), project=True)
+
+
+def projects_in(folder: Path) -> list[str]:
+    """The labelling projects that lie in a folder, by name."""
+    try:
+        return sorted(str(entry) for entry in folder.iterdir() if is_project(entry))
+    except OSError:
+        return []
 
 
 def _kind(path: Path) -> int | None:

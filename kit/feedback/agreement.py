@@ -5,17 +5,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kit.crowd.judgements import Judgements
+from kit.crowd.model import Crowd, fit
+from kit.crowd.votes import Votes, votes_of
 from kit.feedback.alpha import Estimate, alpha_nominal, alpha_ordinal, kendalls_w
 from kit.feedback.bias import Lean, leans
-from kit.feedback.crowd import Crowd, fit
 from kit.feedback.drift import Change, Window, change_of, windows
 from kit.feedback.flags import Flag, flags_of
 from kit.feedback.groups import Group, groups_of
 from kit.feedback.items import Item, items_of
-from kit.feedback.judgements import Judgements
 from kit.feedback.people import Person, people_of
 from kit.feedback.read import read_judgements
-from kit.feedback.votes import Votes, votes_of
 
 
 @dataclass(frozen=True)

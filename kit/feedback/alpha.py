@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from kit.feedback.judgements import Judgement
-from kit.feedback.votes import MOST_STEPS, Votes
+from kit.crowd.judgements import Judgement
+from kit.crowd.votes import MOST_STEPS, Votes
 from kit.statistics import TAIL, mean_over_groups
 
 Floats = NDArray[np.float64]

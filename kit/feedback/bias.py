@@ -4,9 +4,9 @@ For every person a logistic regression of their votes on pairs of answers:
 
     logit P(first answer) = b x + g s + h l
 
-x: the log-odds that the other people's votes give (crowd.py), so that a taste which all share is no bias; s: 1 or -1,
-the first answer was shown earlier or later; l: log of the lengths' ratio, in units of its root mean square over all
-votes. g and h are in logits: 0.7 at an even pair is 2 : 1.
+x: the log-odds that the other people's votes give (kit.crowd.model), so that a taste which all share is no bias; s: 1
+or -1, the first answer was shown earlier or later; l: log of the lengths' ratio, in units of its root mean square over
+all votes. g and h are in logits: 0.7 at an even pair is 2 : 1.
 """
 
 from dataclasses import dataclass
@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from kit.feedback.crowd import Crowd
-from kit.feedback.votes import Votes
+from kit.crowd.model import Crowd
+from kit.crowd.votes import Votes
 
 Floats = NDArray[np.float64]
 BAND = 0.5  # logits from what is usual that are nobody's fault ...

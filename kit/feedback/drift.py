@@ -13,10 +13,10 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from kit.crowd.judgements import Judgement
+from kit.crowd.model import GRID, Crowd, chance
+from kit.crowd.votes import Votes
 from kit.feedback.alpha import Estimate, alpha_nominal
-from kit.feedback.crowd import GRID, Crowd, chance
-from kit.feedback.judgements import Judgement
-from kit.feedback.votes import Votes
 
 Floats = NDArray[np.float64]
 FEWEST = 20  # judgements in a sequence

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
+from kit.crowd.judgements import Judgement, kind_of
 from kit.data.files import Row
 from kit.data.problems import RowProblem, type_name
-from kit.feedback.judgements import Judgement, kind_of
 
 COLUMNS = {"annotator", "item", "answers", "ranks"}
 _MOST_ANSWERS = 100

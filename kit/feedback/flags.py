@@ -6,7 +6,7 @@ drifting        judgements go with the others' as they did before (drift.py), or
 position        leans to a place on the page by at most 0.5 logits more than people usually do, or half as much as they
                 heed what the others see, too (bias.py)
 length          the same, of length
-adversarial     eta is at least 0.5 (crowd.py)
+adversarial     eta is at least 0.5 (kit.crowd.model)
 careless        eta - 0.5 is at least 60 % of the typical person's
 gold            puts at least 70 % of the gold items' pairs right, of eight items or more (binomial)
 
@@ -19,8 +19,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from kit.crowd.model import Crowd
 from kit.feedback.bias import FEWEST, Lean
-from kit.feedback.crowd import Crowd
 from kit.feedback.drift import Change
 from kit.feedback.people import Person
 

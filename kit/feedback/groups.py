@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from kit.crowd.judgements import Judgement
+from kit.crowd.votes import Votes
 from kit.feedback.alpha import Estimate, alpha_nominal, alpha_ordinal
-from kit.feedback.judgements import Judgement
 from kit.feedback.people import Person
-from kit.feedback.votes import Votes
 from kit.statistics import mean_over_groups
 
 

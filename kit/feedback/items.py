@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kit.feedback.judgements import Judgement
-from kit.feedback.votes import Votes
+from kit.crowd.judgements import Judgement
+from kit.crowd.votes import Votes
 
 _DRAWN = 3.0  # person pairs' worth by which an item's share is drawn to the mean: two people who differ are no news
 

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from kit.crowd.judgements import Judgement, kind_of
 from kit.data.files import Row
 from kit.data.formats.head import Head
 from kit.data.formats.recognise import preferences_form
@@ -13,7 +14,6 @@ from kit.data.problems import RowProblem, Unusable
 from kit.data.rows import prompt_key
 from kit.data.sources import Source
 from kit.feedback.export import time_of
-from kit.feedback.judgements import Judgement, kind_of
 
 _SECONDS = ("seconds", "duration_seconds", "time_spent_seconds")
 _TIMES = ("time", "timestamp", "tstamp", "created_at", "submitted_at")

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from kit.crowd.judgements import Judgement
+from kit.crowd.votes import Votes
 from kit.feedback.alpha import Estimate
-from kit.feedback.judgements import Judgement
-from kit.feedback.votes import Votes
 from kit.statistics import share
 
 Floats = NDArray[np.float64]

@@ -3,10 +3,10 @@
 import math
 from collections.abc import Iterator
 
+from kit.crowd.judgements import Judgement
 from kit.data.files import Row
 from kit.data.formats.head import Head
 from kit.data.problems import RowProblem, type_name
-from kit.feedback.judgements import Judgement
 
 
 def objectives_of(head: Head) -> list[str]:

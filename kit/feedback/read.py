@@ -6,6 +6,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from kit.crowd.judgements import Judgement, Judgements
 from kit.data.files import Row
 from kit.data.formats.head import Head, is_list, is_object
 from kit.data.problems import RowProblem
@@ -13,7 +14,6 @@ from kit.data.sources import Source, read_source
 from kit.errors import DataError
 from kit.feedback.export import COLUMNS as EXPORTED
 from kit.feedback.export import exported
-from kit.feedback.judgements import Judgement, Judgements
 from kit.feedback.opinions import Opinions
 from kit.feedback.ratings import objectives_of, rated
 

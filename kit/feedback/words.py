@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kit.compare.report.text import UNKNOWN, duration, visible
+from kit.crowd.judgements import OPTIONAL
 from kit.feedback.alpha import Estimate
 from kit.feedback.bias import FEWEST
 from kit.feedback.flags import Flag
-from kit.feedback.judgements import OPTIONAL
 
 if TYPE_CHECKING:
     from kit.feedback.agreement import Agreement

@@ -17,8 +17,8 @@ def judgement_rows(project: Project, all_of_them: bool = False) -> Iterator[dict
     if not project.store.exists():
         return
     with closing(Store(project.store, read_only=True)) as store:
-        deals = {deal.id: deal for deal in store.deals()}
-        groups, given = store.annotators(), store.judgements(all_of_them)
+        given = store.judgements(all_of_them)  # before the deals, so that a server that goes on adds none without one
+        deals, groups = {deal.id: deal for deal in store.deals()}, store.annotators()
     for one in given:
         deal = deals[one.deal]
         item = project.items.get(deal.item)

@@ -38,3 +38,4 @@ class OpinionForm(Form[Opinion]):
     ranked: bool = False  # pairs are expanded from K answers: each prompt is to weigh the same
     rated: bool = False  # differences of the values mean something: data.min_margin applies
     shown_in_order: bool = False  # the first answer of an opinion was shown first
+    judgements: bool = False  # of named people on named items: how far they agree is the margin of a settled pair

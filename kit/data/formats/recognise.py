@@ -1,7 +1,8 @@
 """Which form the rows of a source have: recognised by content, in a fixed order.
 
 Columns `chosen` and `rejected` say most clearly what they are and are taken at their word, whatever stands beside
-them; likewise a tree. Of the other forms of preferences one alone must fit: where two do, the user names one.
+them; likewise a tree, and the judgements of a labelling project. Of the other forms of preferences one alone must fit:
+where two do, the user names one.
 """
 
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from kit.data.formats.comparisons import comparisons_form
 from kit.data.formats.demonstrations import demonstrations_form, prompts_form
 from kit.data.formats.form import Form, OpinionForm
 from kit.data.formats.head import Head, as_text, is_number
+from kit.data.formats.judgements import judgements_form
 from kit.data.formats.lists import keys_within, lists_form
 from kit.data.formats.pairs import pairs_form
 from kit.data.formats.ratings import labels_form, ratings_form
@@ -21,6 +23,7 @@ from kit.data.rows import Demonstration, Prompt
 from kit.errors import DataError
 
 PREFERENCES: dict[str, Callable[[Head, str], OpinionForm | None]] = {  # as `data.format` names them; the order counts
+    "judgements": judgements_form,
     "pairs": pairs_form,
     "trees": trees_form,
     "comparisons": comparisons_form,
@@ -29,7 +32,7 @@ PREFERENCES: dict[str, Callable[[Head, str], OpinionForm | None]] = {  # as `dat
     "ratings": ratings_form,
 }
 _COLUMNS_SHOWN = 40
-_SURE = ("pairs", "trees")
+_SURE = ("judgements", "pairs", "trees")
 _OTHER_NAMES = {
     "chosen": (
         "winner",
@@ -92,6 +95,9 @@ def demonstration_form(
     are no demonstrations. DataError if nothing fits, or no prompt can be told from its answer.
     """
     plain = demonstrations_form(head)
+    judged = judgements_form(head, best)
+    if judged is not None:
+        return None, judged
     if plain is not None and not {"chosen", "rejected"} <= head.columns:
         labels = labels_form(head, best)
         return (None, labels) if labels is not None else (plain, None)
@@ -108,7 +114,7 @@ def demonstration_form(
 
 def prompt_form(head: Head, name: str, best: str = "auto") -> tuple[Form[Prompt] | None, OpinionForm | None]:
     """The form of the source's prompts, or of the preferences whose prompts are taken; DataError if nothing fits."""
-    opinions = pairs_form(head, best) or trees_form(head, best)
+    opinions = judgements_form(head, best) or pairs_form(head, best) or trees_form(head, best)
     if opinions is not None:
         return None, opinions
     plain = prompts_form(head)

@@ -19,12 +19,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from kit.feedback.votes import Votes
+from kit.crowd.votes import Votes
 
 Floats = NDArray[np.float64]
 GRID = np.linspace(0.0, 1.0, 101)  # values of eta
 _TINY = 1e-9
 _NODES = 21
+_HALF_NODES, _REACH = 20, 5.0  # on either side of 0; standard deviations
 _ROUNDS = 40
 _SETTLED = 0.01  # change of any eta that ends the fit
 _TAU = (0.5, 6.0)  # logits
@@ -120,6 +121,21 @@ def predict(votes: Votes, crowd: Crowd, new: Votes) -> Floats:
     total = _by_unit(votes, said, u) + np.log(mass / mass.sum())
     expected = (_normalised(total) * read).sum(1)[new.unit]
     return chance(crowd.eta[new.who], crowd.habit[new.who, new.scale], expected)
+
+
+def likelier(votes: Votes, crowd: Crowd) -> Floats:
+    """P(d > 0) of each unit [u]: that its first answer is the better one, given all votes on it and everybody's eta."""
+    u = len(votes.units)
+    x, width = np.polynomial.legendre.leggauss(_HALF_NODES)
+    x = _REACH * (x + 1) / 2
+    nodes = np.concatenate([-x[::-1], x])  # each half on its own: the answer jumps at 0
+    mass = np.concatenate([width[::-1], width]) * np.exp(-(nodes**2) / 2)
+    scale_of = np.zeros(u, dtype=np.intp)
+    scale_of[votes.unit] = votes.scale
+    d = crowd.mu[scale_of][:, None] + crowd.tau * nodes  # [u, q]
+    m = crowd.habit[votes.who, votes.scale]
+    said = _log_votes(votes.value, crowd.eta[votes.who], m, (1 / (1 + np.exp(-d)))[votes.unit])
+    return (_normalised(_by_unit(votes, said, u) + np.log(mass / mass.sum())) * (d > 0)).sum(1)
 
 
 def _habits(votes: Votes, j: int, scales: int) -> Floats:

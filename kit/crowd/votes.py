@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from kit.feedback.judgements import Judgement, Judgements
+from kit.crowd.judgements import Judgement, Judgements
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.intp]
