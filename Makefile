@@ -75,7 +75,7 @@ $(VENV_STAMP):
 $(RUN_STAMP): $(VENV_STAMP) pyproject.toml constraints.txt
 	@echo "Installing; the first time takes some minutes."
 	$(PIP) install torch -c constraints.txt
-	$(PIP) install -e . -c constraints.txt
+	$(PIP) install -e '.[label]' -c constraints.txt
 	@touch $@
 
 $(DEV_STAMP): $(RUN_STAMP)
