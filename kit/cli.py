@@ -1,4 +1,4 @@
-"""The command line: kit run | check | plan | compare | agreement. Heavy imports happen inside the commands.
+"""The command line: kit run | check | plan | compare | label | agreement. Heavy imports happen inside the commands.
 
 Exit codes: 0 done, 2 the input is wrong, 3 a guard stopped the training, 130 interrupted (143 by SIGTERM), 1 our bug
 (with a traceback).
@@ -7,14 +7,16 @@ Exit codes: 0 done, 2 the input is wrong, 3 a guard stopped the training, 130 in
 import shlex
 import sys
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, redirect_stdout, suppress
+from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from kit.errors import ConfigError, KitError, printable
+from kit.cli_label import label
+from kit.errors import ConfigError, printable
+from kit.exits import echo as _echo
+from kit.exits import exit_codes as _exit_codes
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -157,6 +159,9 @@ def compare(
         _echo(f"\nReport: {comparison.report}")
 
 
+app.add_typer(label, name="label")
+
+
 @app.command()
 def agreement(
     file: Annotated[str, typer.Argument(metavar="FILE", help="Judgements of several people, in any form of the kit.")],
@@ -191,21 +196,6 @@ def agreement(
                 typer.echo(f"\nReport: {html}")
 
 
-@contextmanager
-def _exit_codes(again: str | None = None) -> Iterator[None]:
-    """KitError and Ctrl-C as one line and an exit code; anything else is our bug and keeps its traceback."""
-    try:
-        yield
-    except KitError as error:
-        typer.echo(f"kit: error: {error}", err=True)
-        raise typer.Exit(error.exit_code) from None
-    except KeyboardInterrupt as interrupted:
-        hint = f"; what was done is kept. Go on with: {again}" if again else ""
-        with suppress(OSError):  # a terminal that was closed
-            typer.echo(printable(f"\nkit: interrupted{hint}"), err=True)
-        raise typer.Exit(getattr(interrupted, "exit_code", 130)) from None
-
-
 def main() -> None:
     """Entry point of the `kit` command. The traceback of our own bug shows no secret and no control characters."""
     try:
@@ -213,10 +203,6 @@ def main() -> None:
     except Exception:
         sys.stderr.write(printable(traceback.format_exc()))
         sys.exit(1)
-
-
-def _echo(text: str) -> None:
-    typer.echo(printable(text))
 
 
 if __name__ == "__main__":

@@ -17,6 +17,8 @@ ROOT = Path(__file__).resolve().parents[1]
 # Top to bottom. A room may also import itself.
 LAYERS = [
     "kit.cli",
+    "kit.cli_label",
+    "kit.exits",
     "kit.pipeline",
     "kit.preflight",
     "kit.labelling",
@@ -43,7 +45,7 @@ SEAMS = {  # library: the only rooms that import it
     "trl": {"kit.stages", "kit.ppo"},
     "peft": {"kit.models"},
     "bitsandbytes": {"kit.models"},
-    "typer": {"kit.cli"},
+    "typer": {"kit.cli", "kit.cli_label", "kit.exits"},
     "yaml": {"kit.config_file"},
     "starlette": {"kit.labelling"},
     "uvicorn": {"kit.labelling"},

@@ -7,9 +7,10 @@ import socket
 import sqlite3
 import threading
 from collections.abc import Iterable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from kit.errors import ConfigError, MachineError, RunError
 from kit.labels import links
@@ -26,15 +27,23 @@ _LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 
 
 class Serving:
-    """A running server of a project. `url` is what people go to, without a slash at its end."""
+    """A running server of a project. `url` is what people go to, without a slash at its end; `local_url` is where it
+    listens: another one where a proxy stands before it."""
 
-    def __init__(self, desk: Desk, people: tuple[str, ...], url: str, server: Any, owned: ExitStack) -> None:
-        self.project, self.desk, self.people, self.url = desk.project, desk, people, url
+    def __init__(self, desk: Desk, people: tuple[str, ...], local_url: str, server: Any, owned: ExitStack) -> None:
+        self.project, self.desk, self.people = desk.project, desk, people
+        self.url = self.local_url = local_url
         self._secret = desk.project.secret()
         self._server, self._owned = server, owned
-        self._ended = threading.Lock()
+        self._ended, self._stopped = threading.Lock(), False
+        self.judgements = 0  # that stood when it was stopped
         self._failed: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name=f"kit label {desk.project.name}", daemon=True)
+
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        return int(self.local_url.rsplit(":", 1)[1])
 
     def link(self, name: str) -> str:
         """A person's secret link."""
@@ -57,6 +66,10 @@ class Serving:
         if self._thread.ident is not None:
             self._thread.join()
         with self._ended:
+            if not self._stopped:
+                with suppress(sqlite3.Error):
+                    self.judgements = self.desk.store.count()
+            self._stopped = True
             self._owned.close()
 
     def __enter__(self) -> "Serving":
@@ -91,6 +104,7 @@ def start(
     listen: str = "127.0.0.1",
     port: int | None = None,
     url: str | None = None,
+    new_links: bool = False,
     hosts: Iterable[str] = (),
     frames: Sequence[str] = (),
 ) -> Serving:
@@ -98,12 +112,14 @@ def start(
 
     `people`: name -> group of those who are let in; None: all that ever were, else one who is called "me". `port`: None
     for 8765 or the next one that is free, 0 for any. `url`: the address that people come by where a proxy stands before
-    the server. `hosts`: more names that it may be reached by; one with a dot in front stands for all that end so.
-    `frames`: whose pages may show ours in a frame, as in a content security policy.
+    the server. `new_links`: all links that there were are invalid from now on. `hosts`: more names that it may be
+    reached by; one with a dot in front stands for all that end so. `frames`: whose pages may show ours in a frame, as
+    in a content security policy.
     Raises ConfigError, MachineError, and RunError where the project is being served already.
     """
     if not isinstance(project, Project):
         project = open_project(project)
+    url = None if url is None else _checked(url)
     try:
         import uvicorn
 
@@ -125,6 +141,8 @@ def start(
             let_in = _let_in(desk, people)
         except sqlite3.Error as error:
             raise RunError(f"{project.store}: cannot be written: {error}") from None
+        if new_links:
+            project.new_secret()
         listening = _bound(listen, port)
         stack.callback(listening.close)
         at = f"http://{_outward(listen)}:{listening.getsockname()[1]}"
@@ -134,7 +152,8 @@ def start(
             access_log=False, log_config=None, log_level="error", proxy_headers=False, server_header=False,
             date_header=False, limit_concurrency=_CONNECTIONS, timeout_graceful_shutdown=_STOP_SECONDS,
         )  # fmt: skip
-        serving = Serving(desk, let_in, (url or at).rstrip("/"), uvicorn.Server(config), stack.pop_all())
+        serving = Serving(desk, let_in, at, uvicorn.Server(config), stack.pop_all())
+        serving.url = at if url is None else url
         try:
             serving._begin([listening])
         except BaseException:
@@ -142,6 +161,21 @@ def start(
             raise
         return serving
     raise AssertionError("not reached")
+
+
+def _checked(url: str) -> str:
+    """An outward address without a slash at its end. Raises ConfigError."""
+    try:
+        parts = urlsplit(url)
+        good = (
+            parts.scheme in ("http", "https") and parts.hostname and not (parts.query or parts.fragment or "@" in url)
+        )
+        _ = parts.port  # raises where it is none
+    except ValueError:
+        good = False
+    if not good:
+        raise ConfigError(f"--url {url}: wanted the address that people come by, e.g. https://label.example.org")
+    return url.rstrip("/")
 
 
 def _let_in(desk: Desk, people: dict[str, str | None] | None) -> tuple[str, ...]:
