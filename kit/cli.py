@@ -1,4 +1,4 @@
-"""The command line: kit run | check | plan | compare | sample | agreement. Heavy imports happen inside the commands.
+"""The command line: kit run | check | plan | compare | sample | label | agreement. Commands import what is heavy.
 
 Exit codes: 0 done, 2 the input is wrong, 3 a guard stopped the training, 130 interrupted (143 by SIGTERM), 1 our bug
 (with a traceback).
@@ -7,14 +7,15 @@ Exit codes: 0 done, 2 the input is wrong, 3 a guard stopped the training, 130 in
 import shlex
 import sys
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, redirect_stdout, suppress
+from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from kit.errors import ConfigError, KitError, printable
+from kit.cli_label import label
+from kit.errors import ConfigError, printable
+from kit.exits import echo, exit_codes
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -39,7 +40,7 @@ def run(
     ] = None,
 ) -> None:
     """Train the stages that are not done yet, compare the arms, and print which one won."""
-    with _exit_codes(again=shlex.join(["kit", "run", config, *(overrides or [])])):
+    with exit_codes(again=shlex.join(["kit", "run", config, *(overrides or [])])):
         from kit.pipeline import run_pipeline
 
         finished = run_pipeline(config, overrides or [], restart=restart or [])
@@ -47,9 +48,9 @@ def run(
             from kit.compare.report.table import print_comparison
 
             print_comparison(finished.comparison.metrics)
-            _echo(f"\nReport: {finished.comparison.report}")
+            echo(f"\nReport: {finished.comparison.report}")
         else:
-            _echo(f"\nAdapters: {', '.join(str(s.adapter) for s in finished.stages.values())}")
+            echo(f"\nAdapters: {', '.join(str(s.adapter) for s in finished.stages.values())}")
 
 
 @app.command()
@@ -67,7 +68,7 @@ def check(
 
     Writes nothing but the page. Exit code 2 where something would stop a run.
     """
-    with _exit_codes():
+    with exit_codes():
         if html is not None and (html.is_dir() or not html.parent.is_dir()):
             raise ConfigError(f"--html {html}: name a file in a folder that exists, e.g. report.html")
         with redirect_stdout(sys.stderr) if as_json else nullcontext():
@@ -87,7 +88,7 @@ def check(
 
             print_findings(found)
             if html is not None:
-                _echo(f"\nReport: {html}")
+                echo(f"\nReport: {html}")
         if not found.ok:
             raise typer.Exit(2)
 
@@ -105,7 +106,7 @@ def plan(
 
     Exit code 2 where the config, as it is, does not fit.
     """
-    with _exit_codes():
+    with exit_codes():
         from kit.models.plan.planner import plan as plan_config
 
         planned = plan_config(config, overrides or [], gpu_memory_gib=gpu_memory_gib)
@@ -135,7 +136,7 @@ def compare(
 
     With several runs: their arms side by side, and those that answered the same prompts against each other.
     """
-    with _exit_codes():
+    with exit_codes():
         folders = [Path(text) for text in run_dirs if "=" not in text]
         overrides = [text for text in run_dirs if "=" in text]
         overrides += [] if judge is None else [f"compare.judge={judge}"]
@@ -156,7 +157,7 @@ def compare(
 
         comparison = compare_run(folders[0], overrides)
         print_comparison(comparison.metrics)
-        _echo(f"\nReport: {comparison.report}")
+        echo(f"\nReport: {comparison.report}")
 
 
 @app.command()
@@ -189,7 +190,7 @@ def sample(
     batch_size: Annotated[int | None, typer.Option(help="Answers drawn at once. Default: compare.batch_size.")] = None,
 ) -> None:
     """Draw K answers a prompt from a finished run, near-duplicates left out, and make a project to rank them in."""
-    with _exit_codes():
+    with exit_codes():
         from kit.sampling.sample import sample as sample_run
 
         project = sample_run(
@@ -197,7 +198,10 @@ def sample(
             max_tokens=max_tokens, seed=seed, limit=limit, per_item=per_item, overlap=overlap, repeats=repeats,
             gold=gold, guidelines=guidelines, batch_size=batch_size,
         )  # fmt: skip
-        _echo(f"\nNext: kit label {project.path}")
+        echo(f"\nNext: kit label {project.path}")
+
+
+app.add_typer(label, name="label")
 
 
 @app.command()
@@ -212,7 +216,7 @@ def agreement(
     ] = None,
 ) -> None:
     """Say how far people agree, each of them by name, and what to do: alpha, reliability, biases, drift, hard items."""
-    with _exit_codes():
+    with exit_codes():
         if html is not None and (html.is_dir() or not html.parent.is_dir()):
             raise ConfigError(f"--html {html}: name a file in a folder that exists, e.g. agreement.html")
         from kit.feedback.agreement import agreement as agreement_in
@@ -234,21 +238,6 @@ def agreement(
                 typer.echo(f"\nReport: {html}")
 
 
-@contextmanager
-def _exit_codes(again: str | None = None) -> Iterator[None]:
-    """KitError and Ctrl-C as one line and an exit code; anything else is our bug and keeps its traceback."""
-    try:
-        yield
-    except KitError as error:
-        typer.echo(f"kit: error: {error}", err=True)
-        raise typer.Exit(error.exit_code) from None
-    except KeyboardInterrupt as interrupted:
-        hint = f"; what was done is kept. Go on with: {again}" if again else ""
-        with suppress(OSError):  # a terminal that was closed
-            typer.echo(printable(f"\nkit: interrupted{hint}"), err=True)
-        raise typer.Exit(getattr(interrupted, "exit_code", 130)) from None
-
-
 def main() -> None:
     """Entry point of the `kit` command. The traceback of our own bug shows no secret and no control characters."""
     try:
@@ -256,10 +245,6 @@ def main() -> None:
     except Exception:
         sys.stderr.write(printable(traceback.format_exc()))
         sys.exit(1)
-
-
-def _echo(text: str) -> None:
-    typer.echo(printable(text))
 
 
 if __name__ == "__main__":

@@ -18,9 +18,12 @@ ROOT = Path(__file__).resolve().parents[1]
 # Top to bottom. A room may also import itself.
 LAYERS = [
     "kit.cli",
+    "kit.cli_label",
+    "kit.exits",
     "kit.pipeline",
     "kit.sampling",
     "kit.preflight",
+    "kit.labelling",
     "kit.findings",
     "kit.feedback",
     "kit.compare",
@@ -45,8 +48,10 @@ SEAMS = {  # library: the only rooms that import it
     "trl": {"kit.stages", "kit.ppo"},
     "peft": {"kit.models"},
     "bitsandbytes": {"kit.models"},
-    "typer": {"kit.cli"},
+    "typer": {"kit.cli", "kit.cli_label", "kit.exits"},
     "yaml": {"kit.config_file"},
+    "starlette": {"kit.labelling"},
+    "uvicorn": {"kit.labelling"},
 }
 HEAVY = ("torch", "transformers", "trl", "peft", "datasets", "matplotlib", "scipy", "wandb")
 # What stands in the package itself: the public names, imported when they are first used.

@@ -179,6 +179,10 @@ class Store:
         table = "judgements" if all_of_them else "standing"
         return [_given(row) for row in self.read(f"SELECT {_COLUMNS} FROM {table} ORDER BY id")]
 
+    def count(self) -> int:
+        """How many judgements stand."""
+        return int(self.read("SELECT count(*) FROM standing")[0][0])
+
     def backup(self, target: Path) -> None:
         """A whole copy of the store as it is now; safe while others write. Replaces `target`'s content."""
         copy = sqlite3.connect(target)

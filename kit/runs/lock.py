@@ -22,14 +22,15 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
+_OTHERWISE = "Wait for it, stop it, or give another name="
 _HELD = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)
 
 
 @contextmanager
-def run_lock(folder: Path) -> Iterator[None]:
-    """Hold `folder` for this process. Raises RunError that names the owner when another process holds it."""
+def run_lock(folder: Path, otherwise: str = _OTHERWISE) -> Iterator[None]:
+    """Hold `folder` for this process. Raises RunError when another process holds it: its name, and what to do."""
     with open(folder / ".lock", "a+", encoding="utf-8") as file:
-        if _kernel_locks(folder, file):
+        if _kernel_locks(folder, file, otherwise):
             _tell_of_a_killed_owner(folder, _read(file))
             _write(file)
             try:
@@ -37,11 +38,11 @@ def run_lock(folder: Path) -> Iterator[None]:
             finally:
                 file.truncate(0)
             return
-    with _only_file(folder):
+    with _only_file(folder, otherwise):
         yield
 
 
-def _kernel_locks(folder: Path, file: TextIO) -> bool:
+def _kernel_locks(folder: Path, file: TextIO, otherwise: str) -> bool:
     """Whether the kernel's lock is ours now; False where the file system has none."""
     if fcntl is None:
         return False
@@ -49,13 +50,13 @@ def _kernel_locks(folder: Path, file: TextIO) -> bool:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno in _HELD:
-            raise _in_use(folder, _read(file)) from None
+            raise _in_use(folder, _read(file), otherwise) from None
         return False
     return True
 
 
 @contextmanager
-def _only_file(folder: Path) -> Iterator[None]:
+def _only_file(folder: Path, otherwise: str) -> Iterator[None]:
     """Hold the folder by a file that only one process can make."""
     path = folder / ".owner"
     for _ in range(2):
@@ -66,11 +67,11 @@ def _only_file(folder: Path) -> Iterator[None]:
         except FileExistsError:
             owner = json.loads(path.read_text(encoding="utf-8") or "{}")
             if not _is_gone(owner):
-                raise _in_use(folder, owner, f"; if that process is gone, remove {path}") from None
+                raise _in_use(folder, owner, f"{otherwise}; if that process is gone, remove {path}") from None
             _tell_of_a_killed_owner(folder, owner)
             path.unlink(missing_ok=True)
     else:
-        raise _in_use(folder, {})
+        raise _in_use(folder, {}, otherwise)
     try:
         yield
     finally:
@@ -119,8 +120,8 @@ def _tell_of_a_killed_owner(folder: Path, owner: dict[str, Any]) -> None:
         notices.say(f"{folder}: {_named(owner)} did not come to its end; going on from what it left")
 
 
-def _in_use(folder: Path, owner: dict[str, Any], more: str = "") -> RunError:
-    return RunError(f"{folder}: in use by {_named(owner)}. Wait for it, stop it, or give another name={more}")
+def _in_use(folder: Path, owner: dict[str, Any], otherwise: str) -> RunError:
+    return RunError(f"{folder}: in use by {_named(owner)}. {otherwise}")
 
 
 def _named(owner: dict[str, Any]) -> str:
