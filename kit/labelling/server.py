@@ -32,8 +32,11 @@ _DRAINED = 1024 * 1024  # bytes that are read and dropped of a body over the lim
 _BODY_SECONDS = 60.0
 _COOKIE_SECONDS = 400 * 24 * 3600  # browsers keep none longer
 _PAGE = Path(__file__).with_name("page")
-_FILES = {"/": "index.html", "/page.js": "page.js", "/page.css": "page.css"}
-_KINDS = {".html": "text/html", ".js": "text/javascript", ".css": "text/css"}
+_KINDS = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
+_FILES = {
+    "/": "index.html",
+    **{f"/{file.name}": file.name for file in sorted(_PAGE.iterdir()) if file.suffix in _KINDS},
+}
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _NO_LINK = "This link is not valid (any more).\n\nAsk whoever runs this project for yours.\n"
 _NOBODY = "not let in: open your own link again (it is printed where the server was started)"
