@@ -24,6 +24,7 @@ export function open(id) {
   const dialog = one(id);
   if (document.querySelector("dialog[open]")) return false;
   dialog.showModal();
+  dialog.querySelector("button.main").focus();
   return true;
 }
 

@@ -307,6 +307,7 @@ async function lookForWork() {
 function settle() {
   const entry = outbox.entries().find((one) => one.standing);
   if (!entry || !dialogs.open("conflict")) return;
+  one("keep-stored").focus();
   const { body, standing: stands } = entry;
   const told = (its) => {
     const made = element("div");
