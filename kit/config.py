@@ -413,12 +413,18 @@ def _judge(value: Any) -> Any:
             return _absolute(value)
         if place and function.isidentifier():
             return f"{_absolute(place)}:{function}" if place.endswith(".py") else value
-        if "/" in value:  # labels/mine-ab
+        if _may_be_project(value):
             return str(Path(value).expanduser().resolve())
     raise ValueError(
         f"{', '.join(JUDGES)}, a file of votes (.jsonl or .csv), the folder of a labelling project (labels/mine-ab), "
         f"or a function as file.py:name or package.module:name is wanted, found {value!r}"
     )
+
+
+def _may_be_project(judge: str) -> bool:
+    """Whether a judge may be the folder of a labelling project, there or not: a path of no file, function or module."""
+    last = judge.rpartition("/")[2]
+    return "/" in judge and bool(last) and ":" not in last and not last.endswith((".jsonl", ".csv", ".py", ".json"))
 
 
 class LLMSettings(Settings):
@@ -535,10 +541,7 @@ class Config(Settings):
         judge = self.compare.judge
         if judge == "human":
             return ab_folder(self.name).resolve()
-        is_folder = (
-            judge not in JUDGES and ":" not in judge.rpartition("/")[2] and not judge.endswith((".jsonl", ".csv"))
-        )
-        return Path(judge) if is_folder else None
+        return Path(judge) if _may_be_project(judge) else None
 
     @property
     def run_path(self) -> Path:

@@ -98,7 +98,7 @@ def sample(
 
 def _target(out: str | PathLike[str], name: str) -> Path:
     """Where the project will be. Raises KitError where it cannot."""
-    if Path(name).name != name:
+    if not name or Path(name).name != name:
         raise ConfigError(f"--name {name!r}: a name alone is wanted; --out names the folder")
     return require_new(Path(out).expanduser() / name)
 
