@@ -19,6 +19,7 @@ LAYERS = [
     "kit.cli",
     "kit.pipeline",
     "kit.preflight",
+    "kit.labelling",
     "kit.findings",
     "kit.feedback",
     "kit.compare",

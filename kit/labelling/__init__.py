@@ -1,0 +1,1 @@
+"""The server of labelling projects: its page, its links, and what goes in and out."""
