@@ -11,7 +11,7 @@ import statistics
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kit.labels.project import Item, Project
 from kit.labels.store import Deal, Given, Store
@@ -90,6 +90,9 @@ class Dealer:
         return Progress(done, left, left * (statistics.median(times) if times else _USUAL_SECONDS))
 
     def _keep(self, deal: Deal) -> None:
+        item = self.project.items.get(deal.item)
+        if not deal.shown and item is not None:  # judged elsewhere, nobody knows in which order: its author sees one
+            deal = replace(deal, shown=tuple(answer.name for answer in item.answers))
         self.deals[deal.id] = deal
         self._dealt[deal.annotator][deal.item] = deal.id
         self._people[deal.item][deal.annotator] = deal.id

@@ -13,11 +13,10 @@ from typing import Any
 from kit.errors import DataError
 from kit.labels.dealing import Dealer
 from kit.labels.project import Project
-from kit.labels.store import Deal, Given, Store
+from kit.labels.store import Deal, Given, Store, is_client
 
 AHEAD = 3  # items that a page holds, so that a lost connection does not stop anybody at once
 MOST_COMMENT = 4_000  # characters
-_CLIENT = re.compile(r"[0-9A-Za-z-]{16,64}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _KEYS = {"id", "deal", "ranks", "skip", "none_acceptable", "comment", "seconds", "guidelines_sha256", "supersedes"}
 
@@ -119,7 +118,7 @@ class Desk:
         if not isinstance(sent, dict) or sent.keys() - _KEYS:
             raise Refused(f"wanted an object with the keys {', '.join(sorted(_KEYS))}")
         client, number = sent.get("id"), sent.get("deal")
-        if not isinstance(client, str) or not _CLIENT.fullmatch(client):
+        if not isinstance(client, str) or not is_client(client):
             raise Refused("id: wanted 16 to 64 letters, digits or dashes, a new one for each judgement")
         deal = self._dealer.deals.get(number) if isinstance(number, int) and not isinstance(number, bool) else None
         if deal is None or deal.annotator != who or deal.item not in self.project.items:
@@ -132,7 +131,7 @@ class Desk:
             raise Refused(f"skip: wanted the reason, in {MOST_COMMENT:,} characters at most")
         if not isinstance(comment, str) or len(comment) > MOST_COMMENT:
             raise Refused(f"comment: wanted {MOST_COMMENT:,} characters at most")
-        if supersedes is not None and not (isinstance(supersedes, str) and _CLIENT.fullmatch(supersedes)):
+        if supersedes is not None and not (isinstance(supersedes, str) and is_client(supersedes)):
             raise Refused("supersedes: wanted the id of the judgement that is corrected")
         shas = sent.get("guidelines_sha256")
         if not isinstance(shas, str) or not _SHA256.fullmatch(shas):

@@ -23,7 +23,7 @@ def named(text: str) -> dict[str, str | None]:
     found: dict[str, str | None] = {}
     for part in text.split(","):
         name, _, group = (piece.strip() for piece in part.partition(":"))
-        if not _is_name(name) or (group and not _is_name(group)):
+        if not is_name(name) or (group and not is_name(group)):
             raise ConfigError(
                 f"--annotators: {part.strip()[:80]!r} is no name, or no name:group; wanted e.g. ana,ben or "
                 "ana:north,ben:south, 64 characters at most, without quotes, slashes and brackets"
@@ -34,7 +34,8 @@ def named(text: str) -> dict[str, str | None]:
     return found
 
 
-def _is_name(text: str) -> bool:
+def is_name(text: str) -> bool:
+    """Whether a text can be a person's, or a group's, name."""
     return _NAME.fullmatch(text) is not None and text.isprintable()
 
 

@@ -29,7 +29,7 @@ def judgement_rows(project: Project, all_of_them: bool = False) -> Iterator[dict
             "item": item.name,
             "answers": [answer.name for answer in item.answers],
             "ranks": None if one.ranks is None else list(one.ranks),
-            "shown": list(deal.shown),
+            "shown": list(deal.shown) or None,
             "seconds": one.seconds,
             "time": datetime.fromtimestamp(one.time, UTC).isoformat(timespec="milliseconds"),
             "group": groups.get(deal.annotator),

@@ -6,6 +6,7 @@ is one `BEGIN IMMEDIATE` transaction: a plain BEGIN that reads and then writes f
 """
 
 import json
+import re
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
@@ -16,6 +17,7 @@ from typing import Any
 
 from kit.errors import RunError
 
+_CLIENT = re.compile(r"[0-9A-Za-z-]{16,64}")
 WAIT_SECONDS = 30.0  # for another process's write
 _NETWORK = ("nfs", "cifs", "smb", "fuse", "9p", "afs", "ceph", "gluster", "lustre", "vboxsf", "drvfs", "virtiofs")
 _SCHEMA = """
@@ -65,6 +67,43 @@ class Given:
     guidelines: str  # sha256 of the text that was shown
     time: float  # seconds since 1970
     supersedes: str | None = None  # the `client` of the judgement that this one corrects
+
+    @property
+    def said(self) -> tuple[Any, ...]:
+        """What it says, whoever brought it and when."""
+        return self.ranks, self.skip, self.none_acceptable, self.comment
+
+
+@dataclass(frozen=True)
+class Arriving:
+    """A judgement that comes from elsewhere, with the deal that it is of. `shown` is empty where nobody knows it."""
+
+    annotator: str
+    group: str | None
+    item: str
+    shown: tuple[str, ...]
+    client: str
+    ranks: tuple[int, ...] | None
+    skip: str | None
+    none_acceptable: bool
+    comment: str
+    seconds: float | None
+    guidelines: str
+    time: float
+    supersedes: str | None = None
+
+
+class InTheWay(Exception):
+    """A judgement that arrived and contradicts what is there; `number` says which of them."""
+
+    def __init__(self, number: int, why: str) -> None:
+        super().__init__(why)
+        self.number = number
+
+
+def is_client(text: str) -> bool:
+    """Whether a text can be the id that a page gave to a judgement."""
+    return _CLIENT.fullmatch(text) is not None
 
 
 class Store:
@@ -168,6 +207,51 @@ class Store:
                 return standing or given
             self._db.execute(f"INSERT INTO judgements ({_COLUMNS}) VALUES ({_MARKS})", _row(given))
             return None
+
+    def take_in(self, arriving: Sequence[Arriving]) -> int:
+        """Store judgements from elsewhere, all in one transaction; returns how many were new.
+
+        What is there already, under its id or in what it says, is left as it is. Raises InTheWay, and stores nothing,
+        where one says something else of an item that its person has judged.
+        """
+        stored = 0
+        with self.writing() as db:
+            groups = dict(self.read("SELECT name, grouped FROM annotators ORDER BY id"))
+            for number, one in enumerate(arriving):
+                if one.annotator not in groups or (one.group is not None and groups[one.annotator] != one.group):
+                    row = (one.annotator, one.group, one.time)
+                    db.execute("INSERT INTO annotators (name, grouped, time) VALUES (?, ?, ?)", row)
+                    groups[one.annotator] = one.group
+                found = self.read("SELECT id FROM deals WHERE annotator = ? AND item = ?", one.annotator, one.item)
+                if found:
+                    deal = int(found[0][0])
+                else:
+                    dealt = (one.annotator, one.item, json.dumps(one.shown), one.time)
+                    done = db.execute("INSERT INTO deals (annotator, item, shown, time) VALUES (?, ?, ?, ?)", dealt)
+                    deal = int(done.lastrowid or 0)
+                stored += self._arrived(db, number, one, deal)
+        return stored
+
+    def _arrived(self, db: sqlite3.Connection, number: int, one: Arriving, deal: int) -> bool:
+        """Whether the judgement was new; raises InTheWay."""
+        given = Given(
+            one.client, deal, one.ranks, one.skip, one.none_acceptable, one.comment, one.seconds, one.guidelines,
+            one.time, one.supersedes,
+        )  # fmt: skip
+        before = self._one("client = ?", one.client)
+        if before is not None:
+            if before.deal == deal and before.said == given.said:
+                return False
+            raise InTheWay(number, f"its id {one.client!a} is that of a judgement which says something else")
+        standing = self.standing(deal)
+        if standing is not None and one.supersedes is None and standing.said == given.said:
+            return False
+        if (standing.client if standing else None) != one.supersedes:
+            if standing is None:
+                raise InTheWay(number, "it corrects a judgement that is not there")
+            raise InTheWay(number, f"{one.annotator!a} has said something else of item {one.item!a}, and that stands")
+        db.execute(f"INSERT INTO judgements ({_COLUMNS}) VALUES ({_MARKS})", _row(given))
+        return True
 
     def standing(self, deal: int) -> Given | None:
         """What stands of a deal: its latest judgement."""
