@@ -15,20 +15,23 @@ if TYPE_CHECKING:
     from kit.config import Config
     from kit.feedback.agreement import Agreement, agreement
     from kit.findings.findings import Findings
+    from kit.labelling.notebook import Labelling, label
     from kit.models.plan.planner import Plan, plan
     from kit.pipeline import Run, run_pipeline
     from kit.preflight import check, load_config
 
 __version__ = "0.5.0"
 __all__ = [
-    "Agreement", "Config", "ConfigError", "DataError", "Findings", "KitError", "MachineError", "ModelError", "Plan",
-    "Run", "RunError", "TrainingStopped", "agreement", "check", "load_config", "plan", "run_pipeline",
+    "Agreement", "Config", "ConfigError", "DataError", "Findings", "KitError", "Labelling", "MachineError",
+    "ModelError", "Plan", "Run", "RunError", "TrainingStopped", "agreement", "check", "label", "load_config", "plan",
+    "run_pipeline",
 ]  # fmt: skip
 
 _LAZY = {
     "Config": "kit.config", "Plan": "kit.models.plan.planner", "Run": "kit.pipeline", "load_config": "kit.preflight",
     "Agreement": "kit.feedback.agreement", "agreement": "kit.feedback.agreement",
     "Findings": "kit.findings.findings", "check": "kit.preflight",
+    "Labelling": "kit.labelling.notebook", "label": "kit.labelling.notebook",
     "plan": "kit.models.plan.planner", "run_pipeline": "kit.pipeline",
 }  # fmt: skip
 

@@ -6,7 +6,7 @@ import os
 import socket
 import sqlite3
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
@@ -107,6 +107,7 @@ def start(
     new_links: bool = False,
     hosts: Iterable[str] = (),
     frames: Sequence[str] = (),
+    keys: Mapping[str, str] | None = None,
 ) -> Serving:
     """Serve a project from a thread until `.stop()`, or until the process ends.
 
@@ -114,7 +115,7 @@ def start(
     for 8765 or the next one that is free, 0 for any. `url`: the address that people come by where a proxy stands before
     the server. `new_links`: all links that there were are invalid from now on. `hosts`: more names that it may be
     reached by; one with a dot in front stands for all that end so. `frames`: whose pages may show ours in a frame, as
-    in a content security policy.
+    in a content security policy. `keys`: key -> name, beside each person's session for as long as this server runs.
     Raises ConfigError, MachineError, and RunError where the project is being served already.
     """
     if not isinstance(project, Project):
@@ -148,7 +149,7 @@ def start(
         at = f"http://{_outward(listen)}:{listening.getsockname()[1]}"
         addresses = Addresses(frozenset((*_names(listen), *hosts)), url, tuple(frames))
         config = uvicorn.Config(
-            application(desk, let_in, addresses), loop="asyncio", http="h11", ws="none", lifespan="off",
+            application(desk, let_in, addresses, keys), loop="asyncio", http="h11", ws="none", lifespan="off",
             access_log=False, log_config=None, log_level="error", proxy_headers=False, server_header=False,
             date_header=False, limit_concurrency=_CONNECTIONS, timeout_graceful_shutdown=_STOP_SECONDS,
         )  # fmt: skip

@@ -10,7 +10,7 @@ import hashlib
 import hmac
 import json
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +32,11 @@ _DRAINED = 1024 * 1024  # bytes that are read and dropped of a body over the lim
 _BODY_SECONDS = 60.0
 _COOKIE_SECONDS = 400 * 24 * 3600  # browsers keep none longer
 _PAGE = Path(__file__).with_name("page")
-_FILES = {"/": "index.html", "/page.js": "page.js", "/page.css": "page.css"}
-_KINDS = {".html": "text/html", ".js": "text/javascript", ".css": "text/css"}
+_KINDS = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
+_FILES = {
+    "/": "index.html",
+    **{f"/{file.name}": file.name for file in sorted(_PAGE.iterdir()) if file.suffix in _KINDS},
+}
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _NO_LINK = "This link is not valid (any more).\n\nAsk whoever runs this project for yours.\n"
 _NOBODY = "not let in: open your own link again (it is printed where the server was started)"
@@ -42,13 +45,14 @@ _NOBODY = "not let in: open your own link again (it is printed where the server 
 class Doors:
     """Who is let in, and by what. Looked up by hashes, so that the time it takes tells nothing."""
 
-    def __init__(self, secret: bytes, people: Iterable[str]) -> None:
+    def __init__(self, secret: bytes, people: Iterable[str], keys: Mapping[str, str]) -> None:
         self._secret = secret
         # The cookie's name is the project's own: cookies do not keep two ports of one host apart.
         self.cookie = f"kit-{hmac.new(secret, b'cookie', 'sha256').hexdigest()[:12]}"
         names = list(people)
         self._links = {_sha256(links.token(secret, name)): name for name in names}
         self._sessions = {_sha256(links.session(secret, name)): name for name in names}
+        self._sessions |= {_sha256(key): name for key, name in keys.items() if name in names}
 
     def by_link(self, token: str) -> str | None:
         """Whose link it is."""
@@ -71,9 +75,11 @@ class Doors:
         return links.session(self._secret, name)
 
 
-def application(desk: Desk, people: Iterable[str], addresses: Addresses) -> ASGIApp:
-    """The whole server of a project's desk, for these people, at these addresses."""
-    doors = Doors(desk.project.secret(), people)
+def application(
+    desk: Desk, people: Iterable[str], addresses: Addresses, keys: Mapping[str, str] | None = None
+) -> ASGIApp:
+    """The whole server of a project's desk, for these people, at these addresses; `keys`: more keys, each whose."""
+    doors = Doors(desk.project.secret(), people, keys or {})
     encrypted = addresses.outward is not None and addresses.outward.startswith("https://")
 
     def page(request: Request) -> Response:

@@ -62,6 +62,7 @@ class Desk:
         return {
             "annotator": who,
             "project": self.project.name,
+            "created": str(self.project.settings.get("created", "")),  # another project of that name is another one
             "kind": self.project.kind,
             "guidelines": {"text": text, "sha256": sha256},
             "progress": asdict(progress),

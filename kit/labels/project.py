@@ -206,8 +206,9 @@ def create_project(
     shutil.rmtree(made, ignore_errors=True)
     made.mkdir()
     try:
-        write_text(made / ITEMS_FILE, "".join(f"{json.dumps(_line(item), ensure_ascii=False)}\n" for item in items))
-        write_text(made / GUIDELINES_FILE, GUIDELINES[kind] if guidelines is None else guidelines)
+        lines = "".join(f"{json.dumps(_line(item), ensure_ascii=False)}\n" for item in items)
+        write_text(made / ITEMS_FILE, _storable(lines))
+        write_text(made / GUIDELINES_FILE, _storable(GUIDELINES[kind] if guidelines is None else guidelines))
         write_json(made / PROJECT_FILE, settings)
         publish_folder(made, folder)
     except BaseException:
@@ -224,6 +225,11 @@ def repeated(items: Sequence[Item], share: float, seed: int) -> list[Item]:
     count = min(len(plain), max(1, round(share * len(plain)))) if share > 0 else 0
     chosen = random.Random(f"repeats {seed}").sample(plain, count)
     return [*items, *(Item(f"{one.name}.again", one.prompt, one.answers, None, one.name) for one in chosen)]
+
+
+def _storable(text: str) -> str:
+    """The text without what UTF-8 cannot hold: lone surrogates, which JSON can bring in."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _line(item: Item) -> dict[str, Any]:
