@@ -87,9 +87,7 @@ def serve(
         from kit.labels.project import open_project
 
         if ab is None and project is None:
-            raise ConfigError(
-                "kit label: name a labelling project, e.g. kit label labels/hh, or --ab and a run's folder"
-            )
+            raise ConfigError("kit label: name a project, e.g. kit label labels/hh, or --ab and the folder of a run")
         people = None if annotators is None else named(annotators)
         if ab is not None:
             from kit.sampling.ab import ab_project
@@ -98,9 +96,7 @@ def serve(
         elif project is not None:
             opened = open_project(project)
         else:
-            raise ConfigError(
-                "kit label: name a labelling project, e.g. kit label labels/hh, or --ab and a run's folder"
-            )
+            raise ConfigError("kit label: name a project, e.g. kit label labels/hh, or --ab and the folder of a run")
         people = None if annotators is None else named(annotators)
         serve_project(opened, people, listen, port, url, new_links)
 
