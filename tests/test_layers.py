@@ -20,6 +20,7 @@ LAYERS = [
     "kit.cli_label",
     "kit.exits",
     "kit.pipeline",
+    "kit.sampling",
     "kit.preflight",
     "kit.labelling",
     "kit.findings",
