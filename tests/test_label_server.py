@@ -540,7 +540,7 @@ class TestTheCommand:
             (("toy", "--annotators", "a/b"), "is no name"),
             (("nix",), "no such folder"),
             ((".",), "holds no project.json"),
-            (("--port", "9000"), "name a labelling project"),
+            (("--port", "9000"), "name a project"),
             (("backup", "toy", "toy.tar"), "name a .zip file"),
         ],
     )
