@@ -19,12 +19,13 @@ if TYPE_CHECKING:
     from kit.models.plan.planner import Plan, plan
     from kit.pipeline import Run, run_pipeline
     from kit.preflight import check, load_config
+    from kit.sampling.sample import sample
 
 __version__ = "0.5.0"
 __all__ = [
     "Agreement", "Config", "ConfigError", "DataError", "Findings", "KitError", "Labelling", "MachineError",
     "ModelError", "Plan", "Run", "RunError", "TrainingStopped", "agreement", "check", "label", "load_config", "plan",
-    "run_pipeline",
+    "run_pipeline", "sample",
 ]  # fmt: skip
 
 _LAZY = {
@@ -33,6 +34,7 @@ _LAZY = {
     "Findings": "kit.findings.findings", "check": "kit.preflight",
     "Labelling": "kit.labelling.notebook", "label": "kit.labelling.notebook",
     "plan": "kit.models.plan.planner", "run_pipeline": "kit.pipeline",
+    "sample": "kit.sampling.sample",
 }  # fmt: skip
 
 

@@ -1,4 +1,5 @@
-"""The command line: kit run | check | plan | compare | label | agreement. Heavy imports happen inside the commands.
+"""The command line: kit run | check | plan | compare | sample | label | agreement. Heavy imports happen inside the
+commands.
 
 Exit codes: 0 done, 2 the input is wrong, 3 a guard stopped the training, 130 interrupted (143 by SIGTERM), 1 our bug
 (with a traceback).
@@ -128,7 +129,9 @@ def compare(
     run_dirs: Annotated[list[str], typer.Argument(metavar="RUN_DIR [RUN_DIR]... [KEY=VALUE]...")],
     judge: Annotated[
         str | None,
-        typer.Option(help="truth, held_out, llm, a file of votes (.jsonl, .csv), or a function as file.py:name."),
+        typer.Option(
+            help="truth, held_out, llm, human (see kit label), a file of votes (.jsonl, .csv), or file.py:name."
+        ),
     ] = None,
 ) -> None:
     """Compare the arms of a finished run, again where the judge or another setting changed; trains nothing.
@@ -157,6 +160,47 @@ def compare(
         comparison = compare_run(folders[0], overrides)
         print_comparison(comparison.metrics)
         _echo(f"\nReport: {comparison.report}")
+
+
+@app.command()
+def sample(
+    run_dir: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a finished run, e.g. runs/quickstart.")],
+    prompts: Annotated[
+        str | None,
+        typer.Option(help="Prompts to answer, in any form data.prompts takes. Default: the run's training prompts."),
+    ] = None,
+    k: Annotated[int, typer.Option("--k", "-k", help="Answers a prompt: 4 to 9 to rank, 2 to choose from.")] = 4,
+    adapter: Annotated[
+        list[str] | None,
+        typer.Option(help="Who answers: a stage of the run, `base`, or an adapter folder. Repeat for a mix."),
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="The project's name. Default: the run's.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder of projects.")] = Path("labels"),
+    temperature: Annotated[float, typer.Option(help="Of decoding; 1 is the policy as it was trained.")] = 1.0,
+    max_tokens: Annotated[int | None, typer.Option(help="Of an answer. Default: the run's own limit.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Default: the run's.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(help="At most so many prompts. Default: all of a file, 50 of the run's own.")
+    ] = None,
+    per_item: Annotated[int, typer.Option(help="People who judge each item.")] = 1,
+    overlap: Annotated[float, typer.Option(help="Share of items that two judge where --per-item is 1.")] = 0.2,
+    repeats: Annotated[float, typer.Option(help="Share of items that come twice, for self-consistency.")] = 0.08,
+    gold: Annotated[
+        str | None, typer.Option(help="Rankings that are right, mixed in: rows of prompt, answers, ranks.")
+    ] = None,
+    guidelines: Annotated[Path | None, typer.Option(help="A Markdown file. Default: the kit's own.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Answers drawn at once. Default: compare.batch_size.")] = None,
+) -> None:
+    """Draw K answers a prompt from a finished run, near-duplicates left out, and make a project to rank them in."""
+    with _exit_codes():
+        from kit.sampling.sample import sample as sample_run
+
+        project = sample_run(
+            run_dir, prompts, k, adapters=adapter or ["sft"], name=name, out=out, temperature=temperature,
+            max_tokens=max_tokens, seed=seed, limit=limit, per_item=per_item, overlap=overlap, repeats=repeats,
+            gold=gold, guidelines=guidelines, batch_size=batch_size,
+        )  # fmt: skip
+        _echo(f"\nNext: kit label {project.path}")
 
 
 app.add_typer(label, name="label")

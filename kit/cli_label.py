@@ -87,11 +87,17 @@ def serve(
         from kit.labels.project import open_project
 
         if ab is None and project is None:
-            raise ConfigError(
-                "kit label: name a labelling project, e.g. kit label labels/hh, or --ab and a run's folder"
-            )
+            raise ConfigError("kit label: name a project, e.g. kit label labels/hh, or --ab and the folder of a run")
         people = None if annotators is None else named(annotators)
-        opened = open_project(project) if ab is None and project is not None else _of_run(ab or Path(), project)
+        if ab is not None:
+            from kit.sampling.ab import ab_project
+
+            opened = ab_project(ab, project)
+        elif project is not None:
+            opened = open_project(project)
+        else:
+            raise ConfigError("kit label: name a project, e.g. kit label labels/hh, or --ab and the folder of a run")
+        people = None if annotators is None else named(annotators)
         serve_project(opened, people, listen, port, url, new_links)
 
 
@@ -140,12 +146,3 @@ def backup(
 
         count = back_up(open_project(project), file)
         echo(f"{file}: the project and {count:,} judgement{'' if count == 1 else 's'}; without the secret of its links")
-
-
-def _of_run(run_dir: Path, project: Path | None) -> Any:
-    """The A/B project of a run, made where it is not there yet."""
-    from kit.labels.project import is_project, open_project
-    from kit.sampling.ab import ab_project
-
-    path = project or Path("labels") / f"{run_dir.resolve().name[:61]}-ab"
-    return open_project(path) if is_project(path) else ab_project(run_dir, path)

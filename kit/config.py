@@ -394,11 +394,16 @@ class GRPOSettings(OnlineSettings):
     """
 
 
-JUDGES = ("auto", "truth", "held_out", "reward_model", "llm")
+JUDGES = ("auto", "truth", "held_out", "reward_model", "llm", "human")
+
+
+def ab_folder(run: str) -> Path:
+    """Where the labelling project is in which people compare a run's arms, unless another is named: from here."""
+    return Path("labels") / f"{run}-ab"
 
 
 def _judge(value: Any) -> Any:
-    """A judge's name, a file of votes, or a function; files become absolute."""
+    """A judge's name, a file of votes, a function, or the folder of a labelling project; paths become absolute."""
     if isinstance(value, str):
         place, _, function = value.rpartition(":")
         if value in JUDGES:
@@ -407,10 +412,18 @@ def _judge(value: Any) -> Any:
             return _absolute(value)
         if place and function.isidentifier():
             return f"{_absolute(place)}:{function}" if place.endswith(".py") else value
+        if _may_be_project(value):
+            return str(Path(value).expanduser().resolve())
     raise ValueError(
-        f"{', '.join(JUDGES)}, a file of votes (.jsonl or .csv), or a function as file.py:name or package.module:name "
-        f"is wanted, found {value!r}"
+        f"{', '.join(JUDGES)}, a file of votes (.jsonl or .csv), the folder of a labelling project (labels/mine-ab), "
+        f"or a function as file.py:name or package.module:name is wanted, found {value!r}"
     )
+
+
+def _may_be_project(judge: str) -> bool:
+    """Whether a judge may be the folder of a labelling project, there or not: a path of no file, function or module."""
+    last = judge.rpartition("/")[2]
+    return "/" in judge and bool(last) and ":" not in last and not last.endswith((".jsonl", ".csv", ".py", ".json"))
 
 
 class LLMSettings(Settings):
@@ -452,7 +465,8 @@ class CompareSettings(Settings):
     judge: Annotated[str, BeforeValidator(_judge)] = Field(
         "auto",
         description="Who judges: truth (demo world), held_out (a reward model trained on pairs that no arm saw), "
-        "reward_model (never where an arm was trained on it), llm, a file of votes, or a function. "
+        "reward_model (never where an arm was trained on it), llm, human (people, in labels/<run>-ab; or the folder of "
+        "another such project), a file of votes, or a function. "
         "auto: the truth where it is known, else held_out.",
     )
     judge_fraction: Float = Field(
@@ -519,6 +533,14 @@ class Config(Settings):
         if missing:
             raise ValueError("; ".join(dict.fromkeys(missing)) + "; add it to `stages` (a finished stage is not rerun)")
         return [stage for stage in STAGES if stage in stages]
+
+    @property
+    def people(self) -> Path | None:
+        """The labelling project of the people who judge the comparison; None where another judge is set."""
+        judge = self.compare.judge
+        if judge == "human":
+            return ab_folder(self.name).resolve()
+        return Path(judge) if _may_be_project(judge) else None
 
     @property
     def run_path(self) -> Path:

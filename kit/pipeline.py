@@ -11,8 +11,7 @@ adapters it starts from) are not those it was made of.
 
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,13 +22,13 @@ from kit.config_file import dump_config
 from kit.data import Data
 from kit.errors import ConfigError, KitError, RunError
 from kit.floors import check_floors
-from kit.preflight import Checked, check_disk, check_memory, check_model_and_data, load_config
+from kit.preflight import Checked, check_disk, check_memory, check_model_and_data, load_config, load_run_config
 from kit.runs import signals
 from kit.runs.changed import settle_changes
 from kit.runs.checkpoints import Checkpoints
 from kit.runs.disk import disk_errors
 from kit.runs.files import write_text
-from kit.runs.folder import RunFolder, StageRecord
+from kit.runs.folder import RunFolder, StageRecord, open_run
 from kit.runs.inputs import changed_inputs, checkpoint_inputs, is_done, stage_inputs
 from kit.runs.lock import run_lock
 from kit.runs.steps import JUDGE, Step, run_steps
@@ -83,12 +82,14 @@ def _run(config: Config, config_stays: bool = False, restart: Sequence[str] = ()
         notices.say(f"{folder.path}: all stages are done; nothing to train")
         return _finished(steps, folder)
 
-    with _few_threads(config):  # it may have to make the demo's base
+    from kit.models.device import few_threads
+
+    with few_threads(config):  # it may have to make the demo's base
         checked = check_model_and_data(config, data)
     for note in checked.notes:
         notices.say(note)
     folder.path.mkdir(parents=True, exist_ok=True)
-    with run_lock(folder.path), _few_threads(config):
+    with run_lock(folder.path), few_threads(config):
         folder.clear_up()
         for name in restart:
             folder.forget_checkpoints(name)
@@ -128,15 +129,11 @@ def compare_run(run_dir: Path, overrides: Sequence[str] = ()) -> "Comparison":
     Raises RunError where `run_dir` is no run folder, or where one of its training stages is not done.
     """
     check_floors()
-    folder = RunFolder(run_dir.expanduser().resolve())
-    if not all((folder.path / name).is_file() for name in ("config.yaml", "run.json")):
-        raise RunError(f"{run_dir}: no run folder (it has no config.yaml); runs stand under output_dir/name")
-    folder.refuse_strangers()
+    folder = open_run(run_dir)
     strange = [text for text in overrides if not text.startswith("compare.")]
     if strange:
         raise ConfigError(f"override `{strange[0]}`: `kit compare` trains nothing, so it takes only compare.* settings")
-    here = {"name": folder.path.name, "output_dir": str(folder.path.parent)}
-    config = load_config(folder.path / "config.yaml", overrides, **here)
+    config = load_run_config(folder, overrides)
     config = load_config(config, stages=[*config.stages, "compare"])
     data, steps = _plan(config, folder)
     undone = [s.name for s in steps if s.stage != "compare" and not is_done(s, config, data.fingerprint, folder)]
@@ -241,23 +238,6 @@ def _work(
         return line, lambda out: train_ppo(*common, out, at["sft"], at["reward"], checkpoints)
     train = train_rloo if step.stage == "rloo" else train_grpo
     return line, lambda out: train(*common, out, at["sft"], at["reward"], checkpoints)
-
-
-@contextmanager
-def _few_threads(config: Config) -> Iterator[None]:
-    """One thread for the demo's tiny model: its matrices are too small to share, and threads that wait for each other
-    on a busy machine cost far more than they bring."""
-    import torch
-
-    from kit.models.gpu import gpu_is_usable
-
-    threads = torch.get_num_threads()
-    if config.model.base == "demo" and not gpu_is_usable():
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _with_rows_on_disk(config: Config, place: Path) -> Config:

@@ -42,6 +42,12 @@ def load_config(source: str | Path | Mapping | Config, overrides: Sequence[str] 
     return config_file.load_config(source, overrides, checks=(_trl_problems,), **settings)
 
 
+def load_run_config(folder: RunFolder, overrides: Sequence[str] = ()) -> Config:
+    """The configuration of a run that is there, which holds its own place, wherever the folder was moved to."""
+    here = {"name": folder.path.name, "output_dir": str(folder.path.parent)}
+    return load_config(folder.path / "config.yaml", overrides, **here)
+
+
 def check_memory(config: Config) -> None:
     """Refuse, before anything is downloaded, a base that this machine cannot hold; see `kit plan`.
 

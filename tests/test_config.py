@@ -373,7 +373,7 @@ class TestCompare:
     @pytest.mark.parametrize("judge", ["trith", "votes.txt", "judge.py", "judge.py:", "judge.py:a b", 3, None])
     def test_anything_else_is_refused_with_what_is_wanted(self, judge):
         (line,) = problems({"compare": {"judge": judge}})
-        assert line.startswith("config compare.judge: auto, truth, held_out, reward_model, llm, a file of votes")
+        assert line.startswith("config compare.judge: auto, truth, held_out, reward_model, llm, human, a file of votes")
 
     @pytest.mark.parametrize("name", ["judge.py", "votes.jsonl"])
     def test_the_file_of_a_judge_is_found_from_any_folder(self, tmp_path, monkeypatch, name):

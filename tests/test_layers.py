@@ -20,6 +20,7 @@ LAYERS = [
     "kit.cli_label",
     "kit.exits",
     "kit.pipeline",
+    "kit.sampling",
     "kit.preflight",
     "kit.labelling",
     "kit.findings",
@@ -50,7 +51,7 @@ SEAMS = {  # library: the only rooms that import it
     "starlette": {"kit.labelling"},
     "uvicorn": {"kit.labelling"},
 }
-HEAVY = ("torch", "transformers", "trl", "peft", "datasets", "matplotlib", "scipy", "wandb")
+HEAVY = ("torch", "transformers", "trl", "peft", "datasets", "matplotlib", "scipy", "wandb", "starlette", "uvicorn")
 # What stands in the package itself: the public names, imported when they are first used.
 PACKAGE = "kit"
 

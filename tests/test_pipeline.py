@@ -18,8 +18,11 @@ from kit.cli import app
 from kit.compare.report.words import cautions
 from kit.compare.result import Answer, Arm, Comparison
 from kit.config_file import dump_config
+from kit.demo.world import truth_of_messages
+from kit.labels.desk import Desk
 from kit.pipeline import compare_run
 from kit.runs.lock import run_lock
+from kit.sampling.ab import ab_project
 
 pytestmark = pytest.mark.pipeline
 
@@ -307,6 +310,43 @@ class TestAnotherJudge:
         assert metrics["arms"]["ppo"]["judge_score"]["mean"] < 0
         assert CliRunner().invoke(app, ["compare", str(path)]).exit_code == 0
         assert Comparison.load(path / "compare").metrics["judge"] == "truth"  # the run's own judge again
+
+    def test_may_be_people_who_chose_without_knowing_the_arms(self, copied, monkeypatch):
+        """From the comparison to a project, from blind choices to the verdict: people who know the truth give its."""
+        path = copied / "runs" / "toy"
+        monkeypatch.chdir(copied)
+        truth = Comparison.load(path / "compare").metrics["pairs"]["ppo_vs_dpo"]
+        refused = CliRunner().invoke(app, ["compare", str(path), "--judge", "human"])
+        assert refused.exit_code == 2 and f"`kit label --ab {path}` collects people's votes" in refused.stderr
+        desk = Desk(ab_project(path, per_item=2))
+        desk.welcome({"ana": None, "ben": None})
+        for who in ("ana", "ben"):
+            while work := desk.work(who)["work"]:
+                prompt, answers = work[0]["prompt"], work[0]["answers"]
+                first, second = (truth_of_messages(prompt, answer) for answer in answers)
+                ranks = [1, 1] if abs(first - second) < 1e-9 else [1 + (first < second), 1 + (first > second)]
+                desk.judge(who, {"id": f"{who}-{work[0]['deal']:020d}", "deal": work[0]["deal"], "ranks": ranks,
+                                 "guidelines_sha256": "0" * 64})  # fmt: skip
+        desk.close()
+        trains_nothing(monkeypatch)
+        result = CliRunner().invoke(app, ["compare", str(path), "--judge", "human"])
+        assert result.exit_code == 0, result.output
+        found = Comparison.load(path / "compare")
+        people = found.metrics["pairs"]["ppo_vs_dpo"]
+        for name in ("win_rate", "ci95", "tie_rate", "verdict", "prompts"):
+            assert people[name] == truth[name], name
+        facts = found.metrics["judge_facts"]
+        assert found.metrics["judge"] == "human" and facts["annotators"] == 2 and facts["agreement"] == 1.0
+        assert facts["votes"] == 2 * (12 - facts["equal"])
+        report = " ".join(found.report.read_text().split())
+        assert "judged by people" in report and f"{facts['votes']}, by 2 people who gave a name" in report
+        again = CliRunner().invoke(app, ["compare", str(path), "--judge", "human"])
+        assert "nothing to train" in again.stdout
+
+    def test_gives_answers_to_rank_from_what_it_trained(self, copied, monkeypatch):
+        monkeypatch.chdir(copied)
+        project = kit.sample(copied / "runs" / "toy", k=3, limit=4, adapters=["sft", "ppo", "base"])
+        assert {len(item.answers) for item in project.items.values()} <= {2, 3} and len(project.items) >= 4
 
     def test_of_people_s_data_finds_the_pairs_kept_apart_as_they_were(self, people, judges, tmp_path, monkeypatch):
         """Without them the data would be others, and every stage would have to be trained on those."""

@@ -6,11 +6,12 @@ from typing import Any
 
 from kit.compare.judges.functions import check_function, judge_by_function
 from kit.compare.judges.llm import check_settings, judge_by_settings
+from kit.compare.judges.people import judge_by_people
 from kit.compare.judges.scores import judge_by_scores
 from kit.compare.judges.votes import judge_by_votes
 from kit.compare.result import Answer
 from kit.compare.verdicts import Verdicts
-from kit.compare.who_judges import FUNCTION, HELD_OUT, LLM, REWARD_MODEL, TRUTH, judge_of
+from kit.compare.who_judges import FUNCTION, HELD_OUT, HUMAN, LLM, REWARD_MODEL, TRUTH, judge_of
 from kit.config import Config
 from kit.models.base import Base
 from kit.models.encoding import Encoded, EncodedPrompt
@@ -56,6 +57,9 @@ def choose_judge(config: Config, base: Base, data: Encoded, steps: Mapping[str, 
             return judge_by_function(config.compare.judge, messages, texts, pairs)
         if who == LLM:
             return judge_by_settings(config.compare.llm, messages, texts, pairs, cache)
+        if who == HUMAN:
+            assert config.people is not None
+            return judge_by_people(config.people, config.run_path, messages, texts, pairs)
         return judge_by_votes(config.compare.judge, messages, texts, pairs)
 
     return judge
@@ -63,7 +67,7 @@ def choose_judge(config: Config, base: Base, data: Encoded, steps: Mapping[str, 
 
 def judges_checkpoints(config: Config) -> bool:
     """Whether the judge can be asked about further answers: people voted on those they were shown, no others."""
-    return not config.compare.judge.endswith((".jsonl", ".csv"))
+    return config.people is None and not config.compare.judge.endswith((".jsonl", ".csv"))
 
 
 def _held_out(config: Config, base: Base, steps: Mapping[str, StageRecord]) -> Judge:

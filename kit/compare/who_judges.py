@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kit.compare.judges.people import find_people
 from kit.config import Config
 from kit.data import Data, Prompt, load_data
 from kit.data.found import Stops
@@ -15,7 +16,8 @@ from kit.runs.folder import RunFolder
 if TYPE_CHECKING:
     from kit.models.encoding import EncodedPrompt
 
-TRUTH, HELD_OUT, REWARD_MODEL, LLM, VOTES, FUNCTION = "truth", "held_out", "reward_model", "llm", "votes", "function"
+TRUTH, HELD_OUT, REWARD_MODEL, LLM = "truth", "held_out", "reward_model", "llm"
+VOTES, HUMAN, FUNCTION = "votes", "human", "function"
 PROXY_OPTIMISERS = ("ppo", "rloo", "grpo")  # stages trained on the reward model's score
 FEWEST_JUDGE_PAIRS = 20
 
@@ -36,12 +38,15 @@ def judge_of(config: Config, prompts: Sequence["Prompt | EncodedPrompt"]) -> str
     if wanted == REWARD_MODEL and optimisers:
         raise ConfigError(
             f"compare.judge reward_model: {', '.join(optimisers)} was trained on this very score, so it would judge "
-            "its own pupil. Use auto, held_out, llm, a file of votes or a function (the score is shown in any case)"
+            "its own pupil. Use auto, held_out, llm, human, votes or a function (the score is shown in any case)"
         )
     if wanted == REWARD_MODEL and "reward" not in config.stages:
         raise ConfigError("compare.judge reward_model: add stage `reward` to `stages`, or use another judge")
     if wanted in (TRUTH, HELD_OUT, REWARD_MODEL, LLM):
         return wanted
+    if config.people is not None:
+        find_people(config.people, config.run_path)
+        return HUMAN
     if not wanted.endswith((".jsonl", ".csv")):
         return FUNCTION
     if not Path(wanted).is_file():
@@ -80,13 +85,13 @@ def load_run_data(config: Config, folder: RunFolder, stops: Stops | None = None)
         if not getattr(kept, name).train:
             raise DataError(
                 f"compare.judge held_out: the judge's pairs would leave no {name} to train on. Lower "
-                "compare.judge_fraction, or use another judge: llm, a file of votes, or a function"
+                "compare.judge_fraction, or use another judge: llm, human, a file of votes, or a function"
             )
     if len(kept.judge) < FEWEST_JUDGE_PAIRS:
         with (stops or Stops()).going_on():
             raise DataError(
                 f"compare.judge held_out: {len(kept.judge)} pairs would be left for the judge to learn from, "
                 f"{FEWEST_JUDGE_PAIRS} are wanted at least. Give more pairs, raise compare.judge_fraction, or use "
-                "another judge: llm, a file of votes, or a function"
+                "another judge: llm, human, a file of votes, or a function"
             )
     return kept

@@ -150,6 +150,17 @@ def read_prompts(source: Source, settings: Any, stops: Stops | None = None) -> C
     return Converted(rows, gathered.drops, notes, **gathered.facts)
 
 
+def read_opinions(source: Source, settings: Any) -> tuple[list[Opinion], list[str]]:
+    """What each row of a source of preferences says, ties and all, and notes. DataError as for pairs."""
+    form = preferences_form(Head(source.head), source.name, settings.best_value, settings.format)
+    gathered = _gather(source, form, settings.skip_bad_rows, Stops())
+    opinions = gathered.items
+    if form.single:
+        opinions = one_a_prompt(opinions, Rules(), gathered.remarks)
+    recognised = catalogue.RECOGNISED.format(name=source.name, form=form.name, count=len(opinions), kind="rankings")
+    return opinions, [recognised, *gathered.notes, *_told(source.name, gathered.remarks)]
+
+
 def _best_answers(opinions: list[Opinion], form: OpinionForm, remarks: Remarks) -> list[Demonstration]:
     """The answers worth imitating: the best of each opinion, or what the people together found to be so."""
     if form.voted:

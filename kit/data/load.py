@@ -8,9 +8,10 @@ from typing import Any, Generic
 from kit.config import DataSettings, is_source_list
 from kit.data import catalogue
 from kit.data.checks import Drop, drop_blank, drop_duplicates, drop_equal, require_enough, summary
-from kit.data.convert import Converted, read_demonstrations, read_pairs, read_prompts
+from kit.data.convert import Converted, read_demonstrations, read_opinions, read_pairs, read_prompts
 from kit.data.cycles import no_search
 from kit.data.found import SourceFound, Stops
+from kit.data.opinions import Opinion
 from kit.data.problems import NoForm
 from kit.data.rows import Data, Demonstration, Pair, Prompt, Row, Split, T, messages_of, prompt_keys
 from kit.data.sources import Source, absent_column, has_column, read_source, renamed, require_known
@@ -81,8 +82,38 @@ def load_data(settings: DataSettings, seed: int, stops: Stops | None = None) -> 
     for name, split in (("demonstrations", demonstrations), ("prompts", prompts)):
         if not split.train:
             raise DataError(catalogue.ALL_HELD_OUT.format(name=name))
-    told = [printable(note).replace("\n", "\\n") for note in notes]  # a name in the data forges no line of its own
-    return Data(pairs, demonstrations, prompts, told, sources=tuple(found), keys=keys)
+    return Data(pairs, demonstrations, prompts, _told(notes), sources=tuple(found), keys=keys)
+
+
+@no_search()
+def load_prompts(value: Any, setting: str, seed: int) -> tuple[list[Prompt], list[str]]:
+    """The prompts of one source, each once, none held out, and notes; `setting` is its name in messages.
+
+    Raises DataError as `load_data` does.
+    """
+    notes: list[str] = []
+    settings = DataSettings(preferences=None)
+    parts = _read(
+        value, setting, lambda source, settings, _, stops: read_prompts(source, settings, stops), settings, seed,
+        notes, set(), [], Stops(),
+    )  # fmt: skip
+    return [row for part in parts for row in part.rows], _told(notes)
+
+
+@no_search()
+def load_opinions(value: Any, setting: str, seed: int) -> tuple[list[Opinion], list[str]]:
+    """What the rows of one source say of the answers to their prompts, and notes. Raises DataError as `load_data`."""
+    source = read_source(value, setting, seed)
+    try:
+        opinions, notes = read_opinions(source, DataSettings(preferences=None))
+    except NoForm as error:
+        raise DataError(str(error)) from None
+    return opinions, _told([*source.notes, *notes])
+
+
+def _told(notes: Sequence[str]) -> list[str]:
+    """Notes to print: a name in the data forges no line of its own."""
+    return [printable(note).replace("\n", "\\n") for note in notes]
 
 
 def _read(

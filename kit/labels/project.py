@@ -9,6 +9,7 @@
 A project of kind `rank` has 2 to 9 answers an item, one of kind `ab` two, of which the page asks which is better.
 """
 
+import html
 import json
 import os
 import re
@@ -117,6 +118,20 @@ class Project:
         """The items by name, in their order. Raises DataError for a line that is no item."""
         return {item.name: item for item in _read_items(self.path / ITEMS_FILE)}
 
+    def __str__(self) -> str:
+        """The folder and what is in it: "labels/mine: 54 items to rank, of which 4 repeats and 5 gold"."""
+        kinds = {
+            "repeats": sum(item.repeat_of is not None for item in self.items.values()),
+            "gold": sum(item.gold is not None for item in self.items.values()),
+        }
+        of_them = " and ".join(f"{count:,} {kind}" for kind, count in kinds.items() if count)
+        what = "choices between two answers" if self.kind == "ab" else "items to rank"
+        return f"{self.path}: {len(self.items):,} {what}" + (f", of which {of_them}" if of_them else "")
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        return f"<p>{html.escape(str(self))}</p>"
+
     def guidelines(self) -> str:
         """What the guidelines say now; empty where the file was removed."""
         try:
@@ -169,6 +184,16 @@ def open_project(path: Path | str) -> Project:
     return Project(folder, settings)
 
 
+def require_new(path: Path | str) -> Path:
+    """The folder, if a project can be made there. Raises DataError where it cannot: it is there, or no such name."""
+    folder = Path(path)
+    if not _NAME.fullmatch(folder.name):
+        raise DataError(f"{folder.name!r}: a project's name has letters, digits, `.`, `_` and `-`, 64 at most")
+    if folder.exists():
+        raise DataError(f"{folder}: is there already, and judgements are never written over; choose another name")
+    return folder
+
+
 def create_project(
     path: Path | str,
     items: Sequence[Item],
@@ -184,11 +209,7 @@ def create_project(
 
     Raises DataError where the folder is there already, or an item cannot be judged.
     """
-    folder = Path(path)
-    if not _NAME.fullmatch(folder.name):
-        raise DataError(f"{folder.name!r}: a project's name has letters, digits, `.`, `_` and `-`, 64 at most")
-    if folder.exists():
-        raise DataError(f"{folder}: is there already, and judgements are never written over; choose another name")
+    folder = require_new(path)
     settings = {
         "form": _FORM,
         "name": folder.name,

@@ -91,6 +91,7 @@ class Store:
         kept = self._db.execute(f"PRAGMA journal_mode={wanted}").fetchone()[0]
         self._db.execute("PRAGMA synchronous=FULL")
         self._db.execute("PRAGMA foreign_keys=ON")
+        self._db.execute("PRAGMA recursive_triggers=ON")  # else REPLACE would remove a row without a word
         with self.writing() as db:
             for statement in _SCHEMA.split(";\n"):
                 db.execute(statement)
@@ -223,8 +224,8 @@ def on_network(path: Path, mounts: Path = Path("/proc/mounts")) -> bool:
         return False
     here = path.resolve()
     known = [(Path(row[1].replace("\\040", " ")), row[2]) for row in listed if len(row) > 2]
-    over = [(len(place.parts), kind) for place, kind in known if here.is_relative_to(place)]
-    return bool(over) and max(over)[1].startswith(_NETWORK)
+    over = [(len(place.parts), at, kind) for at, (place, kind) in enumerate(known) if here.is_relative_to(place)]
+    return bool(over) and max(over)[2].startswith(_NETWORK)  # of mounts over each other, the last one is seen
 
 
 _FIELDS = ("client", "deal", "ranks", "skip", "none_acceptable", "comment", "seconds", "guidelines", "time",

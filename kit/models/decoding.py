@@ -38,13 +38,14 @@ def sample_responses(
     batch_size: int,
     temperature: float = 1.0,
     value_head: Callable[[Tensor], Tensor] | None = None,
+    told: Callable[[int], None] | None = None,
     **settings: Any,
 ) -> Sampled:
     """One response per prompt under the adapter in use, from the pure softmax at this temperature; greedy at 0.
 
     Prompts are taken in order of length, `batch_size` at a time, so that little is padded; a row that has ended leaves
-    its batch. Draws from the global random state. Raises AskedToStop, between two tokens, where the run was asked to
-    end (`kit.runs.signals`).
+    its batch. `told` hears how many responses there are, after each batch. Draws from the global random state. Raises
+    AskedToStop, between two tokens, where the run was asked to end (`kit.runs.signals`).
     """
     pad = model.generation_config.pad_token_id
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
@@ -60,6 +61,8 @@ def sample_responses(
             )  # fmt: skip
         for i, row in zip(rows, seen.rows(), strict=True):
             found[i] = row
+        if told is not None:
+            told(start + len(rows))
     ids, logps, values = (list(column) for column in zip(*found, strict=True))
     return Sampled(ids, logps, values if value_head is not None else None)
 

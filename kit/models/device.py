@@ -3,13 +3,14 @@
 import contextlib
 import gc
 import resource
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 import torch
 
-from kit.config import ModelSettings
+from kit.config import Config, ModelSettings
 from kit.errors import MachineError
 from kit.models.gpu import gpu_is_usable
 from kit.models.plan.memory import CONTEXT_BYTES
@@ -95,3 +96,16 @@ def peak_memory_bytes() -> int:
         return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM"))
     except (OSError, StopIteration):
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+@contextlib.contextmanager
+def few_threads(config: Config) -> Iterator[None]:
+    """One thread for the demo's tiny model: its matrices are too small to share, and threads that wait for each other
+    on a busy machine cost far more than they bring."""
+    threads = torch.get_num_threads()
+    if config.model.base == "demo" and not gpu_is_usable():
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

@@ -3,6 +3,7 @@
 Shapes: b sequences of s tokens, t response tokens, v vocabulary, h hidden units.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -18,17 +19,20 @@ _KL_CHUNK_TOKENS = 64  # positions whose full distributions are in memory at onc
 
 
 def sample(
-    roles: Roles, role: str, prompts: list[list[int]], max_tokens: int, temperature: float, seed: int, batch_size: int
-) -> list[list[int]]:
-    """One response per prompt under a role's adapter, end-of-turn token included where it came.
+    roles: Roles, role: str | None, prompts: list[list[int]], max_tokens: int, temperature: float, seed: int,
+    batch_size: int, setting: str = _SETTING, told: Callable[[int], None] | None = None,
+) -> list[list[int]]:  # fmt: skip
+    """One response per prompt under a role's adapter (None: the base alone), end-of-turn token included where it came.
 
-    Pure softmax at this temperature, greedy at 0. The global random state is left as it was found.
+    Pure softmax at this temperature, greedy at 0. The global random state is left as it was found. `setting` is the
+    name of `batch_size` in a message; `told` hears how many responses there are, batch by batch.
     """
-    with roles.merged(role) as model, roles.autocast(), torch.random.fork_rng():
+    laid = roles.bare() if role is None else roles.merged(role)
+    with laid as model, roles.autocast(), torch.random.fork_rng():
         torch.manual_seed(seed)
         without_dropout(model)
-        return AtOnce(batch_size, _SETTING).run(
-            lambda rows: sample_responses(model, prompts, max_tokens, rows, temperature).ids
+        return AtOnce(batch_size, setting).run(
+            lambda rows: sample_responses(model, prompts, max_tokens, rows, temperature, told=told).ids
         )
 
 

@@ -67,6 +67,20 @@ class Roles:
                 module.training = training
 
     @contextmanager
+    def bare(self) -> Iterator[PeftModel]:
+        """Run the block on the base alone, without any adapter; the flags are put back as `use` does."""
+        gradients = [(parameter, parameter.requires_grad) for parameter in self.model.parameters()]
+        modes = [(module, module.training) for module in self.model.modules()]
+        try:
+            with self.model.disable_adapter():
+                _restore(gradients)
+                yield self.model
+        finally:
+            _restore(gradients)
+            for module, training in modes:
+                module.training = training
+
+    @contextmanager
     def merged(self, role: str) -> Iterator[PeftModel]:
         """Like `use`, for passes without gradients: on a float32 base the adapter is added to the weights meanwhile.
 

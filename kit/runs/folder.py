@@ -208,6 +208,15 @@ def _sha256_when(file: Path, mtime_ns: int, size: int) -> str:
     return file_sha256(file)
 
 
+def open_run(run_dir: Path | str) -> RunFolder:
+    """The folder of a run that is there. Raises RunError where `run_dir` is no run folder."""
+    folder = RunFolder(Path(run_dir).expanduser().resolve())
+    if not all((folder.path / name).is_file() for name in ("config.yaml", "run.json")):
+        raise RunError(f"{run_dir}: no run folder (it has no config.yaml); runs stand under output_dir/name")
+    folder.refuse_strangers()
+    return folder
+
+
 def versions() -> dict[str, str]:
     """Versions of the kit and of the libraries that decide a run's numbers; absent ones are left out."""
     found = {}

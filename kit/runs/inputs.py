@@ -16,6 +16,8 @@ _WITHOUT_EFFECT = {
 }  # fmt: skip
 
 
+# Of a labelling project: what was asked, and the judgements (SQLite's write-ahead log, while somebody has it open).
+_PEOPLES_FILES = ("items.jsonl", "judgements.sqlite", "judgements.sqlite-wal")
 _NAMES = {"data.fingerprint": "the data (SHA-256 of the rows)"}
 _NOTHING = object()
 
@@ -48,8 +50,11 @@ def _files(stage: str, config: Config) -> dict[str, dict[str, str]]:
         named = list(config.ppo.reward_funcs)
     if stage == "compare":
         named = [config.compare.judge, (config.compare.llm and config.compare.llm.template) or ""]
+        if config.people is not None:
+            named += [str(config.people / file) for file in _PEOPLES_FILES]
     paths = {Path(spec.rpartition(":")[0] if ".py:" in spec else spec) for spec in named}
-    found = {str(path): file_sha256(path) for path in sorted(paths) if path.suffix and path.is_file()}
+    there = [path for path in sorted(paths) if path.suffix and path.is_file() and path.stat().st_size]
+    found = {str(path): file_sha256(path) for path in there}
     return {"files": found} if found else {}
 
 

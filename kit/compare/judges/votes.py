@@ -1,4 +1,4 @@
-"""People as the judge: a file of votes, one row a vote.
+"""People's votes: how they are counted, and a file of them as the judge, one row a vote.
 
 JSONL rows, or the columns of a CSV file with the same names:
     {"prompt": 3, "a": "ppo", "b": "dpo", "winner": "ppo", "annotator": "mina", "answers": "9f86d081884c7d65"}
@@ -15,7 +15,7 @@ import hashlib
 import io
 import itertools
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,26 +53,52 @@ def votes_key(answer_a: str, answer_b: str) -> str:
 def judge_by_votes(
     path: str | Path, prompts: Sequence[list[Message]], answers: Mapping[str, Sequence[str]], pairs: Sequence[Arms]
 ) -> Verdicts:
-    """Who won each prompt, by the votes in the file. Several people's votes on one pair of answers make their mean.
-
-    So an outcome may lie between 0, 0.5 and 1: two of three votes for a's answer are 0.67. Prompts without a vote have
-    None. Facts: `votes` that count, `annotators` (of the named), `stale` (votes on other answers, not counted),
-    `unchecked` (votes that do not say on which answers), `agreement` (share of the pairs of votes on the same pair of
-    answers that agree, None where nobody voted on what another did), and those of `outcome_facts`.
+    """Who won each prompt, by the votes in the file; `count_votes` has the facts.
 
     Raises DataError naming file and line for a row that cannot be used, and where no vote is left.
     """
     path = Path(path)
+    votes = read_votes(path, prompts, list(answers))
+    counted = count_votes(votes, answers, len(prompts), pairs, path, "Collect votes from this comparison's report")
+    description = f"people: {counted.facts['votes']:,} votes in {path.name}"
+    return Verdicts(NAME, description, counted.outcomes, None, {**counted.facts, **outcome_facts(counted.asked())})
+
+
+@dataclass(frozen=True)
+class Counted:
+    """Who won each prompt by votes, and facts about the votes."""
+
+    outcomes: dict[Arms, Outcomes]
+    facts: dict[str, Any]
+
+    def asked(self) -> dict[Arms, Outcomes]:
+        """The pairs of arms that anybody was asked about; people see few of those that a comparison has."""
+        return {pair: found for pair, found in self.outcomes.items() if any(x is not None for x in found)}
+
+
+def count_votes(
+    votes: Iterable[Vote], answers: Mapping[str, Sequence[str]], prompts: int, pairs: Sequence[Arms],
+    source: Path, advice: str,
+) -> Counted:  # fmt: skip
+    """Who won each prompt, by votes in any order. Several people's votes on one pair of answers make their mean.
+
+    So an outcome may lie between 0, 0.5 and 1: two of three votes for a's answer are 0.67. Prompts without a vote have
+    None. Facts: `votes` that count, `annotators` (of the named), `stale` (votes on other answers, not counted),
+    `unchecked` (votes that do not say on which answers), and `agreement` (share of the pairs of votes on the same pair
+    of answers that agree, None where nobody voted on what another did).
+
+    Raises DataError, which ends with the `advice`, where no vote is left.
+    """
     counted: dict[tuple[int, str, str], dict[object, float]] = {}
     stale = unchecked = 0
     people = set()
-    for vote in read_votes(path, prompts, list(answers)):
+    for vote in votes:
         asked = (vote.a, vote.b) if (vote.a, vote.b) in pairs else (vote.b, vote.a)
         if asked not in pairs:
             continue
         if vote.answers is None:
             unchecked += 1
-        elif vote.answers != votes_key(answers[vote.a][vote.prompt], answers[vote.b][vote.prompt]):
+        elif vote.prompt >= prompts or vote.answers != _key_now(vote, answers):
             stale += 1
             continue
         outcome = vote.outcome if asked == (vote.a, vote.b) else 1 - vote.outcome
@@ -80,18 +106,19 @@ def judge_by_votes(
         people.update({vote.annotator} - {None})
         counted.setdefault((vote.prompt, *asked), {})[voter] = outcome
     if stale:
-        notices.warn(f"{path}: {stale} votes were cast on other answers than these and are not counted")
+        notices.warn(f"{source}: {stale} votes were cast on other answers than these and are not counted")
     if not counted:
         why = "all were cast on other answers than these" if stale else "there is none on the arms compared"
-        raise DataError(f"{path}: no vote to judge by: {why}. Collect votes from this comparison's report")
-    outcomes = {(a, b): [_mean(counted.get((i, a, b))) for i in range(len(prompts))] for a, b in pairs}
-    total = sum(len(votes) for votes in counted.values())
+        raise DataError(f"{source}: no vote to judge by: {why}. {advice}")
     facts = {
-        "votes": total, "annotators": len(people), "stale": stale, "unchecked": unchecked,
-        "agreement": _agreement([list(votes.values()) for votes in counted.values()]),
+        "votes": sum(len(votes) for votes in counted.values()), "annotators": len(people), "stale": stale,
+        "unchecked": unchecked, "agreement": _agreement([list(votes.values()) for votes in counted.values()]),
     }  # fmt: skip
-    description = f"people: {total:,} votes in {path.name}"
-    return Verdicts(NAME, description, outcomes, None, {**facts, **outcome_facts(outcomes)})
+    return Counted({(a, b): [_mean(counted.get((i, a, b))) for i in range(prompts)] for a, b in pairs}, facts)
+
+
+def _key_now(vote: Vote, answers: Mapping[str, Sequence[str]]) -> str:
+    return votes_key(answers[vote.a][vote.prompt], answers[vote.b][vote.prompt])
 
 
 def read_votes(path: Path, prompts: Sequence[list[Message]], arms: Sequence[str]) -> Iterator[Vote]:

@@ -196,6 +196,10 @@ def judge_facts(metrics: Metrics) -> list[tuple[str, str]]:
         facts.append(("Ties", f"{percent(ties)} % of the verdicts"))
     if (votes := found.get("votes")) is not None:
         facts.append(("Votes", f"{count(votes)}, by {count(found.get('annotators'))} people who gave a name"))
+    if (equal := found.get("equal")) is not None:
+        facts.append(("Ties without a vote, as both answers are equal", count(equal)))
+    if skipped := found.get("skipped"):
+        facts.append(("Skipped", count(skipped)))
     if (agreement := found.get("agreement")) is not None:
         facts.append(("Voters agreed with one another", f"{percent(agreement)} % of the prompts they shared"))
     return facts

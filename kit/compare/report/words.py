@@ -19,6 +19,7 @@ _JUDGES = {
     "held_out": "a reward model trained on pairs set aside for judging",
     "llm": "a language model",
     "votes": "people's votes",
+    "human": "people",
 }
 _THE = {"judge's score": "the "}
 CONTROLS = ("best_of_n", "longest_of_n")  # chosen among SFT's own answers, not trained
@@ -151,7 +152,7 @@ def cautions(metrics: Metrics) -> list[str]:
     found = _judge_cautions(metrics)
     headlined = headline(metrics)
     judged = [headlined[1].get("prompts", prompts)] if headlined else []
-    judged += [_judged_prompts(metrics, name) for name in arms if name not in ("sft", *CONTROLS)]
+    judged += [_judged_prompts(metrics, name) for name in arms if _is_asked_about(metrics, name)]
     if (fewest := min(judged, default=prompts)) < FEW_PROMPTS:
         found.append(
             f"Only {fewest} prompt{'s' * (fewest != 1)} judged: the intervals are rough. Ask for 200 or more "
@@ -165,8 +166,8 @@ def cautions(metrics: Metrics) -> list[str]:
     for name, arm in arms.items():
         if sft is not None and name not in ("sft", *CONTROLS):
             found += _against_sft(label(name), arm, sft, told=bool(named))
-        unjudged = 0 if name in ("sft", *CONTROLS) else prompts - arm.get("scored", prompts)
-        if unjudged:
+        unjudged = prompts - _judged_prompts(metrics, name)
+        if unjudged and _is_asked_about(metrics, name):
             found.append(
                 f"{label(name)}: no verdict against SFT on {unjudged} of {prompts} prompts, which are left out."
             )
@@ -177,6 +178,12 @@ def cautions(metrics: Metrics) -> list[str]:
                 "what is judged there is a fragment."
             )
     return found
+
+
+def _is_asked_about(metrics: Metrics, arm: str) -> bool:
+    """Whether the judge was asked to compare the arm with SFT; people vote on the pairs that they are shown."""
+    unseen = metrics["judge"] in ("votes", "human") and _judged_prompts(metrics, arm) == 0
+    return arm not in ("sft", *CONTROLS) and not unseen
 
 
 def _is_final(hack: Metrics) -> bool:
@@ -269,6 +276,7 @@ def limits(metrics: Metrics) -> list[str]:
         "models get wrong, it cannot see.",
         "llm": "The judge is a language model. It has tastes of its own, for length, for lists, for its own style.",
         "votes": "The judges are the people who voted, on the prompts they voted on.",
+        "human": "The judges are the people who chose, without knowing which arm wrote what, on the prompts they saw.",
     }
     found = headline(metrics)
     distance = (
