@@ -34,12 +34,12 @@ class Page:
 
     def __init__(self, browser: Browser, project: Project) -> None:
         self.browser, self.project = browser, project
-        self.serving = serve.start(project, {"ana": None}, port=0)
+        self.serving = serve.start(project, {"ana": None, "ben": None}, port=0)
         self.port = int(self.serving.url.rsplit(":", 1)[1])
 
-    def join(self, guidelines: bool = False, **window: Any) -> None:
+    def join(self, guidelines: bool = False, who: str = "ana", **window: Any) -> None:
         """Open the secret link, and close the guidelines."""
-        self.browser.visit(self.serving.link("ana"), READY, **window)
+        self.browser.visit(self.serving.link(who), READY, **window)
         if not guidelines and self.run("document.querySelector('#guidelines').open"):
             self.click("#close-guidelines")
         self.settled()
@@ -51,7 +51,7 @@ class Page:
 
     def restart(self) -> None:
         """Start the server again where it was."""
-        self.serving = serve.start(self.project, {"ana": None}, port=self.port)
+        self.serving = serve.start(self.project, {"ana": None, "ben": None}, port=self.port)
 
     @contextmanager
     def offline(self):

@@ -383,6 +383,22 @@ class TestNothingIsLost:
         assert said(desk.stored(1)[0]) == {"B": 1, "A": 2, "C": 3, "D": 4}
         self.drop_network_errors(desk)
 
+    def test_somebody_else_s_link_in_the_same_browser_loses_nothing(self, desk):
+        desk.click(f"{desk.answer('B')} .up")
+        first = desk.browser.session
+        desk.browser.new_tab()
+        desk.join(who="ben")
+        desk.browser.use(first)
+        desk.send()  # as ben, to whom ana's item was not dealt
+        desk.wait(
+            "document.querySelector('#turns').textContent && document.querySelector('#send').textContent !== 'Send'"
+        )
+        assert (desk.rows(), desk.text("#notices")) == ([], "")
+        desk.join()
+        row = desk.stored(1)[0]
+        assert (row["annotator"], said(row)["B"]) == ("ana", 1)
+        self.drop_network_errors(desk)
+
     def test_a_browser_that_keeps_nothing_says_so_and_works(self, browser, tmp_path):
         blocked = (
             "Object.defineProperty(window, 'localStorage', {get() { throw new DOMException('', 'SecurityError'); }})"
@@ -447,8 +463,10 @@ class TestTwoTabs:
         self.rank(desk, tabs[0], "B")
         self.rank(desk, tabs[1], "C")
         desk.wait("document.querySelector('#conflict').open")
-        assert desk.text("#conflict-stored") == "B, then A, then C, then D"
-        assert desk.text("#conflict-sent") == "A, then C, then B, then D"
+        places = "[...document.querySelectorAll('#conflict-{} li > :first-child')].map((e) => e.textContent)"
+        assert desk.run(places.format("stored")) == ["1. B", "2. A", "3. C", "4. D"]
+        assert desk.run(places.format("sent")) == ["1. A", "2. C", "3. B", "4. D"]
+        assert "This is a" in desk.text("#conflict-stored")
         desk.click("#keep-stored")
         desk.wait("!document.querySelector('#conflict').open")
         assert [said(row)["B"] for row in desk.rows(True)] == [1]

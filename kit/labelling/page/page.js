@@ -7,7 +7,7 @@ import { keep, kept, lasts, newId } from "./kept.js";
 import { markdown } from "./markdown.js";
 import { notice } from "./notices.js";
 import * as order from "./order.js";
-import { inWords, Ranking } from "./rank.js";
+import { letter, Ranking } from "./rank.js";
 import { ask, Outbox } from "./sending.js";
 import { conversation, element, visible } from "./text.js";
 
@@ -50,22 +50,27 @@ async function fetchWork() {
   connected = true;
   retries = 0;
   const found = answer.body;
-  const now = [found.project, found.created ?? "", found.annotator].map(encodeURIComponent).join(":");
-  if (now !== place) begin(now, found);
+  const now = [found.project, found.created, found.annotator].map(encodeURIComponent).join(":");
+  const another = now !== place;
   about = found;
+  if (another) begin(now, found);
   const waiting = new Set(outbox.entries().map((entry) => entry.body.deal));
   for (const deal of uncounted) if (!waiting.has(deal)) uncounted.delete(deal);
   tell();
+  if (another) showNext();
   return true;
 }
 
+// Whose page this is: the first person, or another one, whose link was opened in this browser meanwhile.
 function begin(now, found) {
   place = now;
   outbox?.stop();
-  outbox = new Outbox(place, { stored, refused, changed: () => tell(), closed });
+  outbox = new Outbox(place, { stored, refused, changed: () => tell(), closed, whose: fetchWork });
   drafts = new Drafts(place);
   mine.clear();
-  item = draft = looking = null;
+  uncounted.clear();
+  looking = null;
+  still("One moment", "");
   for (const entry of outbox.waiting()) if (!entry.body.supersedes) uncounted.add(entry.body.deal);
   one("project").textContent = visible(found.project);
   document.title = `${found.kind === "ab" ? "Compare" : "Rank"}: ${visible(found.project)}`;
@@ -304,6 +309,19 @@ async function lookForWork() {
 
 // ---- an item that was judged before, in another tab
 
+// An order as a list: place, letter, the answer's first words.
+function ranked(ranks, answers) {
+  const list = element("ul");
+  order.fromRanks(ranks).forEach((group, at) => group.forEach((answer) => {
+    const row = element("li");
+    const words = element("span", "text", visible(answers[answer].trim().slice(0, 70)));
+    words.dir = "auto";
+    row.append(element("span", "", `${at + 1}. ${letter(answer)}`), words);
+    list.append(row);
+  }));
+  return list;
+}
+
 function settle() {
   const entry = outbox.entries().find((one) => one.standing);
   if (!entry || !dialogs.open("conflict")) return;
@@ -311,7 +329,7 @@ function settle() {
   const { body, standing: stands } = entry;
   const told = (its) => {
     const made = element("div");
-    made.append(element("p", "", its.ranks ? inWords(order.fromRanks(its.ranks)) : `Skipped: ${visible(its.skip ?? "")}`));
+    made.append(its.ranks ? ranked(its.ranks, stands.answers) : element("p", "", `Skipped: ${visible(its.skip ?? "")}`));
     if (its.none_acceptable) made.append(element("p", "", "None is acceptable."));
     if (its.comment) made.append(element("p", "text", visible(its.comment)));
     return made;
