@@ -1,4 +1,4 @@
-"""Simulated people who rank on the page of a labelling project, as a browser does it: over HTTP, by their secret links."""
+"""Simulated people who rank a labelling project as a browser does it: over HTTP, by their secret links."""
 
 import random
 import uuid
