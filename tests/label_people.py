@@ -59,5 +59,3 @@ class _Visitor:
 
     def close(self) -> None:
         self._http.close()
-
-

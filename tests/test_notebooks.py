@@ -21,10 +21,12 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
 import kit
+from kit.labels.project import open_project
+from kit.labels.rows import judgement_rows
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-NAMES = ["01_quickstart", "02_your_own_data", "03_ppo_or_dpo", "04_reward_hacking"]
+NAMES = ["01_quickstart", "02_your_own_data", "03_ppo_or_dpo", "04_reward_hacking", "05_people_rank"]
 TOY = {
     "name": "notebook",
     "lora": {"rank": 4},
@@ -58,6 +60,15 @@ PARAMETERS = {
         "MEND": {"kl_coef": 0.05},
         "LEAST_FALL": -100.0,
         "LEAST_MENDED": -100.0,
+    },
+    "05_people_rank": {
+        "CONFIG": TOY
+        | {"data": TOY["data"] | {"demonstrations": "demo", "preferences": "labels/notebook", "prompts": "demo"}},
+        "ITEMS": 12,
+        "ANSWERS": 4,
+        "PEOPLE_AN_ITEM": 2,
+        "SIMULATED": True,
+        "LOWEST_ALPHA": -1.0,
     },
 }
 shipped = pytest.mark.parametrize("file", NOTEBOOKS, ids=lambda file: file.stem)
@@ -207,7 +218,7 @@ class TestShippedNotebooks:
 
     @pytest.mark.pipeline
     @pytest.mark.filterwarnings("ignore")
-    @pytest.mark.parametrize(("name", "count"), list(zip(NAMES, (1, 2, 5, 2), strict=True)))
+    @pytest.mark.parametrize(("name", "count"), list(zip(NAMES, (1, 2, 5, 2, 1), strict=True)))
     def test_show_their_figures_at_a_readable_size(self, executed, name, count):
         sizes = executed(name).figures()
         assert len(sizes) == count
@@ -318,3 +329,29 @@ class TestTheNotebookOnRewardHacking:
     def test_stops_where_nothing_broke(self, executed):
         with pytest.raises(CellExecutionError, match="It did not break"):
             execute(self.NAME, executed(self.NAME).folder, LEAST_FALL=100.0)
+
+
+class TestTheNotebookOfPeople:
+    pytestmark = in_full
+    NAME = "05_people_rank"
+
+    def test_shows_the_page_and_the_agreement(self, executed):
+        shown = executed(self.NAME).shown("text/html")
+        assert any("<iframe" in html for html in shown)
+        assert any("alpha" in html for html in shown)
+
+    def test_every_simulated_person_ranks(self, executed):
+        ran = executed(self.NAME)
+        for name in ("Ada", "Ben", "Cleo", "Dan", "Eve"):
+            assert f"{name} ranked " in ran.printed
+        judged = len(list(judgement_rows(open_project(ran.folder / "labels" / "notebook"))))
+        assert judged >= 12 * 2 and f"{judged} judgements in labels/notebook" in ran.printed
+
+    def test_trains_on_what_was_said(self, executed):
+        ran = executed(self.NAME)
+        assert "labels/notebook: recognised as a labelling project" in ran.printed
+        assert (ran.folder / "runs" / "notebook" / "ppo" / "adapter_model.safetensors").exists()
+
+    def test_stops_where_people_agree_no_more_than_dice(self, executed):
+        with pytest.raises(CellExecutionError, match="hardly more than dice"):
+            execute(self.NAME, executed(self.NAME).folder, LOWEST_ALPHA=1.0)

@@ -39,12 +39,12 @@ class Drawn:
 
     answers: list[list[Answer]]
     near: int = 0  # near-duplicates of an answer that the prompt had already
-    empty: int = 0
+    empty: int = 0  # no word in them, or a NUL character, which no reader of texts takes
     _grams: list[list[Grams]] = field(default_factory=list, repr=False)
 
     def take(self, prompt: int, text: str, made: dict) -> bool:
         """Whether the answer was added to its prompt's: it is neither empty nor a near-duplicate."""
-        grams, before = grams_of(text), self._grams[prompt]
+        grams, before = grams_of("" if "\0" in text else text), self._grams[prompt]
         self.empty += not grams
         near = bool(grams) and any(are_near(grams, other) for other in before)
         self.near += near
