@@ -1,6 +1,7 @@
 """The page on which people rank, in a real browser: by mouse, touch and keys, through reloads, lost connections and
 restarts, in two tabs, on a phone, with hostile and huge texts."""
 
+import hashlib
 import json
 import re
 import time
@@ -13,6 +14,7 @@ from test_compare_browser import CONTRAST
 
 from kit.compare.report.page import house_style
 from kit.compare.report.text import visible
+from kit.labelling import serve
 from kit.labels.project import Answer, Item
 
 pytest.importorskip("uvicorn", reason="the server needs kit[label]")
@@ -418,9 +420,6 @@ class TestNothingIsLost:
             page.join()
             page.click(f"{page.answer('B')} .up")
             port = page.port
-        time.sleep(1.1)  # projects are told apart by the second in which they were made
-        from kit.labelling import serve
-
         with page_of(browser, tmp_path / "two", items()) as page:
             page.serving.stop()
             page.serving = serve.start(page.project, {"ana": None}, port=port)
@@ -502,8 +501,6 @@ class TestGuidelines:
             page.click("#send")
             page.settled()
             page.send()
-            import hashlib
-
             sha256 = hashlib.sha256(page.project.guidelines().encode()).hexdigest()
             assert page.stored(1)[0]["guidelines_sha256"] == sha256
 
