@@ -1,6 +1,7 @@
 """The page on which people rank, in a real browser: by mouse, touch and keys, through reloads, lost connections and
 restarts, in two tabs, on a phone, with hostile and huge texts."""
 
+import hashlib
 import json
 import re
 import time
@@ -13,6 +14,7 @@ from test_compare_browser import CONTRAST
 
 from kit.compare.report.page import house_style
 from kit.compare.report.text import visible
+from kit.labelling import serve
 from kit.labels.project import Answer, Item
 
 pytest.importorskip("uvicorn", reason="the server needs kit[label]")
@@ -99,6 +101,7 @@ class TestRanking:
                 page.touch("touchMove", (x, 500 - up))
             page.touch("touchEnd")
             page.wait("scrollY > 200")
+            page.still()
             assert page.letters() == "ABCDE"
             x, y = page.middle(f"{page.answer('B')} .handle")
             page.touch("touchStart", (x, y))
@@ -180,21 +183,10 @@ class TestRanking:
 
     def test_answers_that_nobody_touched_are_not_sent_by_accident(self, desk):
         assert (desk.text("#send"), set(desk.places().values())) == ("This order is right", {"–"})
-        desk.browser.call(
-            "Input.dispatchKeyEvent", type="keyDown", key="Enter", code="Enter", windowsVirtualKeyCode=13, text="\r"
-        )
-        for _ in range(20):  # Enter is held
-            desk.browser.call(
-                "Input.dispatchKeyEvent",
-                type="keyDown",
-                key="Enter",
-                code="Enter",
-                windowsVirtualKeyCode=13,
-                text="\r",
-                autoRepeat=True,
-            )
-        assert (desk.text("#send"), desk.rows()) == ("Send", [])
+        desk.hold_enter(20)
         desk.settled()
+        desk.hold_enter(20, begun=True)
+        assert (desk.text("#send"), desk.rows()) == ("Send", [])
         desk.press("Enter")
         assert said(desk.stored(1)[0]) == {"A": 1, "B": 2, "C": 3, "D": 4}
 
@@ -348,16 +340,7 @@ class TestNothingIsLost:
         assert (desk.text("#send"), len(desk.rows(True))) == ("This order is right", 1)
         desk.click(f"{desk.answer('B')} .up")
         desk.browser.run("document.activeElement.blur()")
-        for repeat in [False] + 20 * [True]:
-            desk.browser.call(
-                "Input.dispatchKeyEvent",
-                type="keyDown",
-                key="Enter",
-                code="Enter",
-                windowsVirtualKeyCode=13,
-                text="\r",
-                autoRepeat=repeat,
-            )
+        desk.hold_enter(20)
         desk.stored(2)
         desk.settled()
         assert (desk.text("#send"), len(desk.rows(True))) == ("This order is right", 2)
@@ -418,9 +401,6 @@ class TestNothingIsLost:
             page.join()
             page.click(f"{page.answer('B')} .up")
             port = page.port
-        time.sleep(1.1)  # projects are told apart by the second in which they were made
-        from kit.labelling import serve
-
         with page_of(browser, tmp_path / "two", items()) as page:
             page.serving.stop()
             page.serving = serve.start(page.project, {"ana": None}, port=port)
@@ -502,8 +482,6 @@ class TestGuidelines:
             page.click("#send")
             page.settled()
             page.send()
-            import hashlib
-
             sha256 = hashlib.sha256(page.project.guidelines().encode()).hexdigest()
             assert page.stored(1)[0]["guidelines_sha256"] == sha256
 
@@ -688,7 +666,17 @@ class TestAccessibility:
         desk.press("ArrowDown")
         desk.press("4")
         assert desk.run("document.activeElement.querySelector('.name').textContent") == "Answer A"
-        assert desk.run("getComputedStyle(document.activeElement.querySelector('.card')).boxShadow") != "none"
+        shadows = "[...document.querySelectorAll('#answers .card')].map((card) => getComputedStyle(card).boxShadow)"
+        first, second, third, focused = desk.run(shadows)
+        assert first == second == third != focused
+
+    def test_a_button_that_moved_its_answer_keeps_the_focus(self, desk):
+        for key in ("ArrowDown", "ArrowDown", "ArrowDown", "ArrowDown", "Tab", "Tab"):
+            desk.press(key)
+        assert desk.run("document.activeElement.getAttribute('aria-label')") == "Move answer D up"
+        for _ in range(3):
+            desk.press("Enter")
+        assert desk.letters() == "DABC"
 
     def test_tab_leaves_the_list_after_the_buttons_of_one_answer(self, desk):
         desk.press("ArrowDown")

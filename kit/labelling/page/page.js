@@ -314,7 +314,8 @@ function ranked(ranks, answers) {
   const list = element("ul");
   order.fromRanks(ranks).forEach((group, at) => group.forEach((answer) => {
     const row = element("li");
-    const words = element("span", "text", visible(answers[answer].trim().slice(0, 70)));
+    const text = answers[answer].trim();
+    const words = element("span", "text", visible(text.length > 70 ? `${text.slice(0, 70).trimEnd()}…` : text));
     words.dir = "auto";
     row.append(element("span", "", `${at + 1}. ${letter(answer)}`), words);
     list.append(row);
