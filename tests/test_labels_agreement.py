@@ -75,7 +75,7 @@ class TestAProject:
         standing = read_judgements(labels.path)
         assert [row.values for row in found.rows] == [row.values for row in standing.rows]
         assert [row.repeat for row in found.rows] == [row.repeat for row in standing.rows]
-        assert "1 judgements that were corrected later are left out" in found.notes
+        assert "left out what was corrected later: 1" in found.notes
 
     def test_nobody_yet_says_what_to_do(self, tmp_path):
         made = project(tmp_path / "labels" / "new")

@@ -102,7 +102,7 @@ def _standing(found: Source, notes: list[str]) -> list[Row]:
     corrected = {str(row.values["supersedes"]) for row in rows if row.values.get("supersedes") is not None}
     kept = [row for row in rows if str(row.values.get("id")) not in corrected]
     if len(kept) < len(rows):
-        notes.append(f"{len(rows) - len(kept):,} judgements that were corrected later are left out")
+        notes.append(f"left out what was corrected later: {len(rows) - len(kept):,}")
     return kept
 
 
