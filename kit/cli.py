@@ -206,7 +206,7 @@ app.add_typer(label, name="label")
 
 @app.command()
 def agreement(
-    file: Annotated[str, typer.Argument(metavar="FILE", help="Judgements of several people, in any form of the kit.")],
+    file: Annotated[str, typer.Argument(metavar="PROJECT", help="A labelling project, or a file of several people.")],
     objective: Annotated[
         str | None, typer.Option(help="Which of several things that were rated, e.g. grammar. Default: overall.")
     ] = None,

@@ -33,7 +33,8 @@ class Team:
 
     def judge(self, who, name, ranks=None, group=None, **more):
         """A judgement with ranks in the order of the item; the page shows the answers from the last to the first."""
-        self.desk.welcome({who: group})
+        if group is not None or who not in self.desk.store.annotators():
+            self.desk.welcome({who: group})
         known = {(deal.annotator, deal.item): deal for deal in self.desk.store.deals()}
         deal = known.get((who, name))
         if deal is None:

@@ -40,6 +40,15 @@ class Judgement:
     text: str = ""  # the beginning of the prompt, to show
 
 
+@dataclass(frozen=True, slots=True)
+class Aside:
+    """What one person said besides ranks: items skipped, items of which no answer was acceptable, comments written."""
+
+    skipped: int = 0
+    none_acceptable: int = 0
+    comments: int = 0
+
+
 @dataclass(frozen=True)
 class Judgements:
     """All judgements of a source, and what reading it showed."""
@@ -48,6 +57,7 @@ class Judgements:
     form: str
     rows: list[Judgement]
     notes: list[str] = field(default_factory=list)
+    asides: dict[str, Aside] = field(default_factory=dict)  # by annotator; empty where the source does not say
 
     @property
     def annotators(self) -> list[str]:

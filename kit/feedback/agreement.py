@@ -1,11 +1,11 @@
 """How good a file's judgements are: everything `kit agreement` tells, computed once."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kit.crowd.judgements import Judgements
+from kit.crowd.judgements import Aside, Judgements
 from kit.crowd.model import Crowd, fit
 from kit.crowd.votes import Votes, votes_of
 from kit.feedback.alpha import Estimate, alpha_nominal, alpha_ordinal, kendalls_w
@@ -53,6 +53,7 @@ class Agreement:
     flags: list[Flag]
     unknown: list[str]
     notes: list[str]
+    asides: dict[str, Aside] = field(default_factory=dict)  # what people said besides ranks; empty: unknown
 
     def as_dict(self) -> dict[str, Any]:
         """All of it as plain JSON values; docs/feedback.md has the keys."""
@@ -73,10 +74,10 @@ class Agreement:
 
 
 def agreement(source: Path | str | Sequence[dict[str, Any]], objective: str | None = None) -> Agreement:
-    """How far the people agree who judged the items of a file (or folder, hub id, rows in memory).
+    """How far the people agree who judged the items of a labelling project or file (or hub id, rows in memory).
 
     `objective` names one of the things that were rated, where rows hold ratings of several. Raises DataError where the
-    source cannot be read or names fewer than two people.
+    source cannot be read or names fewer than two people; of one alone repeats and gold are told.
     """
     return agreement_of(read_judgements(source, objective))
 
@@ -109,6 +110,7 @@ def agreement_of(found: Judgements) -> Agreement:
         flags=flags_of(people, crowd, leaning, changes),
         unknown=found.unknown,
         notes=found.notes,
+        asides=found.asides,
     )
 
 

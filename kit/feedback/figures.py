@@ -4,6 +4,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from kit.crowd.judgements import Aside
 from kit.feedback import words
 from kit.feedback.alpha import Estimate
 from kit.feedback.people import Person
@@ -25,7 +26,10 @@ def as_dict(found: "Agreement") -> dict[str, Any]:
     }
     for name in ("alpha_nominal", "alpha_ordinal", "kendall_w"):
         told |= estimate(name, getattr(found, name))
-    told["annotators"] = {person.name: _person(person, found.reliability[person.name]) for person in found.people}
+    told["annotators"] = {
+        person.name: _person(person, found.reliability[person.name]) | _aside(found.asides.get(person.name))
+        for person in found.people
+    }
     told["groups"] = {
         group.name: {"annotators": group.annotators}
         | estimate("within", group.within)
@@ -61,6 +65,11 @@ def iso(seconds: float) -> str:
         return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
     except (ValueError, OverflowError, OSError):
         return f"{seconds:.0f}"
+
+
+def _aside(found: Aside | None) -> dict[str, int | None]:
+    """What a person said besides ranks; null where nobody says."""
+    return asdict(found) if found else dict.fromkeys(Aside.__dataclass_fields__)
 
 
 def _person(person: Person, model: "Reliability") -> dict[str, Any]:

@@ -51,6 +51,7 @@ def page(found: "Agreement") -> str:
         ],
         share=words.share,
         told=words.told,
+        asides=words.asides(found),
         visible=visible,
     )
 

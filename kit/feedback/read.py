@@ -6,7 +6,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from kit.crowd.judgements import Judgement, Judgements
+from kit.crowd.judgements import Aside, Judgement, Judgements
 from kit.data.files import Row
 from kit.data.formats.head import Head, is_list, is_object
 from kit.data.problems import RowProblem
@@ -17,9 +17,14 @@ from kit.feedback.export import exported
 from kit.feedback.opinions import Opinions
 from kit.feedback.ratings import objectives_of, rated
 
-_NOBODY = (
-    "{name}: {found} of {rows:,} judgements; agreement needs at least two people who are named. Say which column names "
-    "them with `annotator`, or give every person a column, annotator1, annotator2, ...; docs/feedback.md has the forms"
+_NOBODY = "{name}: {found} of {rows:,} judgements; agreement needs at least two people who are named. {advice}"
+_NAMES = (
+    "Say which column names them with `annotator`, or give every person a column, annotator1, annotator2, ...; "
+    "docs/feedback.md has the forms"
+)
+_MORE_PEOPLE = (
+    "Add people with `kit label {name} --annotators ana,ben`. Of one person, repeated items tell self-consistency, and "
+    "gold items how often they are right: sample the next project with them"
 )
 
 
@@ -32,8 +37,11 @@ def read_judgements(source: Path | str | Sequence[dict[str, Any]], objective: st
     found = read_source(str(source) if isinstance(source, Path) else source, "the judgements", seed=0)
     head = Head(found.head)
     notes = list(found.notes)
+    asides: dict[str, Aside] = {}
     if head.columns >= EXPORTED:
-        form, rows = "judgements, one a line", _each(found, exported)
+        form = "a labelling project" if found.project else "judgements, one a line"
+        found = replace(found, rows=_standing(found, notes) if "supersedes" in head.columns else found.rows)
+        rows = _each(found, lambda row: _with_asides(row, asides))
     elif head.mostly("annotators", is_list) and head.mostly("prompts", is_object):
         chosen = _objective(found, head, objective)
         form = f"ratings by lists of annotators: {chosen}"
@@ -49,10 +57,19 @@ def read_judgements(source: Path | str | Sequence[dict[str, Any]], objective: st
     if len(named) < len(judgements):
         notes.append(f"{len(judgements) - len(named):,} judgements that name nobody are left out")
     people = {row.annotator for row in named}
-    if len(people) < 2:
+    named = _repeats_marked(named)
+    if len(people) == 1 and any(row.repeat or row.gold is not None for row in named):
+        notes.append("one person alone judged: agreement with others is unknown")
+    elif len(people) < 2:
         only = "one person alone" if people else "nobody is named in any"
-        raise DataError(_NOBODY.format(name=found.name, found=only, rows=len(judgements)))
-    return Judgements(found.name, form, _repeats_marked(named), notes)
+        advice = _MORE_PEOPLE.format(name=found.name) if found.project else _NAMES
+        raise DataError(_NOBODY.format(name=found.name, found=only, rows=len(judgements), advice=advice))
+    if found.project:  # where an item is, not who was the first to judge it
+        named = [replace(row, where=row.where.removesuffix(f" by {row.annotator}")) for row in named]
+    idle = sorted(asides.keys() - people)
+    if idle:
+        notes.append(f"skipped all that they were given: {', '.join(idle)}")
+    return Judgements(found.name, form, named, notes, asides)
 
 
 def _objective(found: Source, head: Head, objective: str | None) -> str:
@@ -62,6 +79,31 @@ def _objective(found: Source, head: Head, objective: str | None) -> str:
         listed = ", ".join(known) or "none"
         raise DataError(f"{found.name}: no ratings of {chosen or 'anything'}; rated were: {listed}. Name one of them")
     return chosen
+
+
+def _with_asides(row: Row, asides: dict[str, Aside]) -> Iterator[Judgement]:
+    """The judgement of a row of the kit's own form; what was said besides is counted. Rows without such keys say
+    nothing."""
+    yield from exported(row)
+    values = row.values
+    if values.keys() & {"skip", "none_acceptable", "comment"}:
+        who = str(values["annotator"])
+        one = asides.get(who, Aside())
+        asides[who] = Aside(
+            one.skipped + (values.get("ranks") is None),
+            one.none_acceptable + (values.get("none_acceptable") is True),
+            one.comments + bool(values.get("comment")),
+        )
+
+
+def _standing(found: Source, notes: list[str]) -> list[Row]:
+    """The rows without those that a later one corrects."""
+    rows = list(found.rows)
+    corrected = {str(row.values["supersedes"]) for row in rows if row.values.get("supersedes") is not None}
+    kept = [row for row in rows if str(row.values.get("id")) not in corrected]
+    if len(kept) < len(rows):
+        notes.append(f"left out what was corrected later: {len(rows) - len(kept):,}")
+    return kept
 
 
 def _each(found: Source, read: Callable[[Row], Iterator[Judgement]]) -> Iterator[Judgement]:

@@ -39,6 +39,9 @@ def print_agreement(found: "Agreement", console: Console | None = None) -> None:
         for item in found.disagreed[:_ITEMS]:
             text = " ".join(visible(item.text).split())[:_TEXT] or item.name
             _line(console, f"  {100 * item.disagreement:3.0f} % of {item.annotators} people  {text} ({item.where})")
+    if asides := words.asides(found):
+        _heading(console, "Besides ranks")
+        _facts(console, asides[:_PEOPLE])
     said = words.advice(found)
     _heading(console, "What to do", "yellow" if found.flags else "")
     for text in said or ["Nothing stands out."]:

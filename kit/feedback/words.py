@@ -20,6 +20,8 @@ _LAST = 30  # judgements to look at
 def headline(found: "Agreement") -> str:
     """What is said first."""
     people = f"{len(found.people):,} people, {found.judgements:,} judgements of {found.items:,} items"
+    if len(found.people) == 1:
+        return f"{visible(found.people[0].name)} alone, {found.judgements:,} judgements of {found.items:,} items"
     main = main_alpha(found)
     if main is None:
         return f"{people}: no two of them judged the same"
@@ -59,8 +61,28 @@ def share(value: Estimate | None) -> str:
     return UNKNOWN if value is None else f"{100 * value.value:.0f} %"
 
 
+def asides(found: "Agreement") -> list[tuple[str, str]]:
+    """What people said besides ranks, a name and a text each, those with most skips first; nothing where none did."""
+    rows = []
+    for name, one in sorted(found.asides.items(), key=lambda both: (-both[1].skipped, both[0])):
+        counted = [
+            text
+            for count, text in (
+                (one.skipped, f"skipped {one.skipped:,}"),
+                (one.none_acceptable, f"none acceptable in {one.none_acceptable:,}"),
+                (one.comments, f"{one.comments:,} comment{'s'[: one.comments > 1]}"),
+            )
+            if count
+        ]
+        if counted:
+            rows.append((name, ", ".join(counted)))
+    return rows
+
+
 def advice(found: "Agreement") -> list[str]:
     """What to do, the surest first: people to look at, then what concerns all of them."""
+    if len(found.people) == 1:
+        return [_alone(found)]
     said = [flagged(found, flag) for flag in found.flags]
     main = main_alpha(found)
     if main is not None and main.value < _RELIABLE:
@@ -88,6 +110,20 @@ def advice(found: "Agreement") -> list[str]:
             "Two people alone: where they differ, nobody can tell which of them errs. Ask a third, or plant gold."
         )
     return said
+
+
+def _alone(found: "Agreement") -> str:
+    """What can be said of one person without others."""
+    (person,) = found.people
+    told = [
+        f"{what} {share(figure)}"
+        for what, figure in (("repeated items judged the same:", person.consistency), ("gold put right:", person.gold))
+        if figure is not None
+    ]
+    return (
+        f"One person alone judged ({'; '.join(told)}): nobody can tell what of it is taste. Let a second judge a part, "
+        "e.g. `kit label PROJECT --annotators ana,ben`."
+    )
 
 
 def flagged(found: "Agreement", flag: Flag) -> str:
