@@ -284,6 +284,19 @@ class TestABody:
         assert answer.status_code == 400 and answer.json()["error"] and answer.json()["standing"] is None
         assert "Traceback" not in answer.text and stored(serving) == 0
 
+    def test_that_would_do_but_for_its_form_is_400(self, serving, ana):
+        good = json.dumps(said(next_of(ana)))
+        for content in (
+            good.replace("{", '{"seconds": NaN, ', 1).encode(),
+            good.replace("{", '{"seconds": Infinity, ', 1).encode(),
+            good.replace("{", '{"comment": "one", "comment": "two", ', 1).encode(),
+            good.encode("utf-16"),
+            good.encode("utf-8-sig"),
+            good.replace("{", '{"comment": "\xff", ', 1).encode("latin-1"),
+        ):
+            answer = ana.post(JUDGEMENTS, content=content, headers={"Content-Type": "application/json"})
+            assert answer.status_code == 400 and stored(serving) == 0, content
+
     def test_may_be_64_kib_and_not_a_byte_more(self, serving, ana):
         body = json.dumps(said(next_of(ana))).encode()
         kind = {"Content-Type": "application/json"}
