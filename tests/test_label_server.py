@@ -284,6 +284,19 @@ class TestABody:
         assert answer.status_code == 400 and answer.json()["error"] and answer.json()["standing"] is None
         assert "Traceback" not in answer.text and stored(serving) == 0
 
+    def test_that_would_do_but_for_its_form_is_400(self, serving, ana):
+        good = json.dumps(said(next_of(ana)))
+        for content in (
+            good.replace("{", '{"seconds": NaN, ', 1).encode(),
+            good.replace("{", '{"seconds": Infinity, ', 1).encode(),
+            good.replace("{", '{"comment": "one", "comment": "two", ', 1).encode(),
+            good.encode("utf-16"),
+            good.encode("utf-8-sig"),
+            good.replace("{", '{"comment": "\xff", ', 1).encode("latin-1"),
+        ):
+            answer = ana.post(JUDGEMENTS, content=content, headers={"Content-Type": "application/json"})
+            assert answer.status_code == 400 and stored(serving) == 0, content
+
     def test_may_be_64_kib_and_not_a_byte_more(self, serving, ana):
         body = json.dumps(said(next_of(ana))).encode()
         kind = {"Content-Type": "application/json"}
@@ -472,17 +485,26 @@ class TestStarting:
                 (running.url[7:], 401),
                 ("localhost", 401),
                 (socket.gethostname(), 401),
-                ("evil", 403),
+                ("evil.example", 403),
             ):
                 answer = httpx.get(f"http://127.0.0.1:{running.port}/api/work", headers={"Host": host})
                 assert answer.status_code == status, host
 
 
-def command(*arguments: str, cwd: Path, **more) -> subprocess.Popen:
+# Tests that run in the background ignore Ctrl-C, and so would what they start.
+_COMMAND = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from kit.cli import main
+main()
+"""
+
+
+def command(*arguments: str, cwd: Path) -> subprocess.Popen:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     return subprocess.Popen(
-        [sys.executable, "-m", "kit.cli", "label", *arguments], cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        text=True, env=environment, **more,
+        [sys.executable, "-c", _COMMAND, "label", *arguments], cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        text=True, env=environment,
     )  # fmt: skip
 
 
