@@ -210,6 +210,11 @@ class TestPeople:
         assert {n: people.facts[n] for n in shared} == {n: file.facts[n] for n in shared}
         assert 0 < people.facts["agreement"] <= 1
 
+    def test_a_tie_is_a_vote(self, place):
+        vote(ab_project("runs/toy"), lambda *_: 0)
+        found = judged(place)
+        assert found.outcomes[PAIR] == [0.5] * 30 and found.facts["votes"] == 22 and found.facts["tie_rate"] == 1
+
     def test_repeats_are_no_second_vote(self, place):
         project, seen = ab_project("runs/toy", repeats=0.5), {}
 
