@@ -17,10 +17,10 @@ RUN_STAMP := $(VENV)/.installed
 DEV_STAMP := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev quickstart test test-slow test-kill test-gpu lint types check bench bench-learning bench-memory parity constraints
+.PHONY: help install install-dev quickstart test test-slow test-kill test-label-stress test-gpu lint types check bench bench-learning bench-memory parity constraints
 
 help:  ## what can be made
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 quickstart: $(RUN_STAMP)  ## install into .venv, run configs/quickstart.yaml, say where the report is
 	$(BIN)/kit run configs/quickstart.yaml
@@ -36,6 +36,9 @@ test-slow: $(DEV_STAMP)  ## the tests that take longer than a coffee
 
 test-kill: $(DEV_STAMP)  ## SIGKILL at random moments of every stage, resumed and compared, 40 seeds (a quarter of an hour)
 	$(BIN)/python tests/kill_and_resume.py --seeds 40
+
+test-label-stress: $(DEV_STAMP)  ## 50 annotators, 10,000 rankings, the server killed five times: nothing lost, nothing twice (a minute)
+	$(BIN)/python tests/label_stress.py
 
 test-gpu: $(DEV_STAMP)  ## the tests that need a CUDA GPU
 	$(PYTEST) -m gpu

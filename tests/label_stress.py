@@ -16,6 +16,7 @@ import multiprocessing
 import os
 import random
 import re
+import select
 import signal
 import socket
 import statistics
@@ -91,6 +92,7 @@ class Annotator(threading.Thread):
         self._connection: http.client.HTTPConnection | None = None
         self._cookie = ""
         self.latencies: list[float] = []
+        self.unheard = 0  # judgements that were stored, and whose first answer did not arrive
         self.problems: list[str] = []
 
     def run(self) -> None:
@@ -131,6 +133,7 @@ class Annotator(threading.Thread):
         if status != 200 or answer["stored"] != said["id"]:
             self.problems.append(f"{self.name}: a judgement gave {status} {answer}")
             return
+        self.unheard += answer["again"]
         self._notes.write(json.dumps({**said, "annotator": self.name}) + "\n")
         with self._acknowledged.get_lock():
             self._acknowledged.value += 1
@@ -176,6 +179,8 @@ class Annotator(threading.Thread):
         """A connection that is lost on the way: the server may have stored it, and nobody hears of it."""
         with suppress(OSError, http.client.HTTPException):
             self._ask("POST", "/api/judgements", said)
+            if self._random.random() < 0.5:  # the answer was on its way
+                select.select([self._connection.sock], [], [], WAIT)
         self._hang_up()
 
     def _hang_up(self) -> None:
@@ -192,7 +197,8 @@ def annotate(names: list[str], links: dict[str, str], seed: int, folder: Path, a
         person.start()
     for person in people:
         person.join()
-    told.put(([x for person in people for x in person.latencies], [x for person in people for x in person.problems]))
+    latencies = [x for person in people for x in person.latencies]
+    told.put((latencies, [x for person in people for x in person.problems], sum(person.unheard for person in people)))
 
 
 def compare(path: Path, folder: Path, names: list[str], each: int) -> list[str]:
@@ -286,8 +292,8 @@ def stress(annotators: int, each: int, processes: int, kills: int, seed: int) ->
         for worker in workers:
             worker.join()
         server.stop()
-        latencies = [x for found, _ in results for x in found]
-        problems = [*server.problems, *(x for _, found in results for x in found)]
+        latencies = [x for found, _, _ in results for x in found]
+        problems = [*server.problems, *(x for _, found, _ in results for x in found)]
         log = (folder / "server.log").read_text()
         problems += [f"the server said:\n{log[-3000:]}"] if "Traceback" in log else []
         problems += compare(project, folder, names, each)
@@ -296,7 +302,8 @@ def stress(annotators: int, each: int, processes: int, kills: int, seed: int) ->
     print(
         f"{len(latencies)} judgements of {annotators} annotators in {processes} processes, {len(outages)} kills: "
         f"{seconds:.1f} s, {up:.1f} s of it with a server; {len(latencies) / up:.0f} judgements/s; latency median "
-        f"{middle:.0f} ms, 95 % {late:.0f} ms, most {max(latencies) * 1000:.0f} ms"
+        f"{middle:.0f} ms, 95 % {late:.0f} ms, most {max(latencies) * 1000:.0f} ms; the first answer to "
+        f"{sum(unheard for _, _, unheard in results)} did not arrive"
     )
     return problems
 

@@ -74,3 +74,13 @@ class TestReliabilityPage:
         named = [re.findall(r"(test_\w+\.py)::(\w+)", row) for row in rows]
         assert len(rows) > 10 and all(named)
         assert [f"{file}::{test}" for row in named for file, test in row if test not in set(names_in(file))] == []
+
+
+class TestFeedbackPage:
+    PAGE = (ROOT / "docs" / "feedback.md").read_text(encoding="utf-8")
+
+    def test_names_a_test_that_exists_for_every_promise_of_the_server(self):
+        promises = self.PAGE.partition("### What the server promises")[2].partition("\n### ")[0]
+        named = [re.findall(r"\(`(Test\w+)`\)", promise) for promise in promises.split("\n- ")[1:]]
+        assert len(named) > 5 and all(named)
+        assert {name for promise in named for name in promise} <= set(names_in("test_label_server.py"))

@@ -284,6 +284,19 @@ class TestABody:
         assert answer.status_code == 400 and answer.json()["error"] and answer.json()["standing"] is None
         assert "Traceback" not in answer.text and stored(serving) == 0
 
+    def test_that_would_do_but_for_its_form_is_400(self, serving, ana):
+        good = json.dumps(said(next_of(ana)))
+        for content in (
+            good.replace("{", '{"seconds": NaN, ', 1).encode(),
+            good.replace("{", '{"seconds": Infinity, ', 1).encode(),
+            good.replace("{", '{"comment": "one", "comment": "two", ', 1).encode(),
+            good.encode("utf-16"),
+            good.encode("utf-8-sig"),
+            good.replace("{", '{"comment": "\xff", ', 1).encode("latin-1"),
+        ):
+            answer = ana.post(JUDGEMENTS, content=content, headers={"Content-Type": "application/json"})
+            assert answer.status_code == 400 and stored(serving) == 0, content
+
     def test_may_be_64_kib_and_not_a_byte_more(self, serving, ana):
         body = json.dumps(said(next_of(ana))).encode()
         kind = {"Content-Type": "application/json"}
@@ -349,7 +362,8 @@ class TestEveryAnswer:
                 "Authorization": f"Bearer {running.session('me')}",
             }  # fmt: skip
             assert httpx.post(running.url + JUDGEMENTS, json={}, headers=proxied).status_code == 400
-            for name, value in (("Host", "evilgoogleusercontent.com"), ("Origin", "https://evil.example")):
+            evil = "evilgoogleusercontent.com"
+            for name, value in (("Host", evil), ("Origin", f"https://{evil}"), ("Origin", "https://evil.example")):
                 answer = httpx.post(running.url + JUDGEMENTS, json={}, headers={**proxied, name: value})
                 assert answer.status_code == 403
 
@@ -540,7 +554,7 @@ class TestTheCommand:
             (("toy", "--annotators", "a/b"), "is no name"),
             (("nix",), "no such folder"),
             ((".",), "holds no project.json"),
-            (("--port", "9000"), "name a labelling project"),
+            (("--port", "9000"), "name a project"),
             (("backup", "toy", "toy.tar"), "name a .zip file"),
         ],
     )
@@ -595,4 +609,5 @@ class TestUnderStress:
         arguments = ("--annotators", "10", "--each", "12", "--processes", "3", "--kills", "2")
         done = subprocess.run([sys.executable, str(STRESS), *arguments], capture_output=True, text=True)
         assert done.returncode == 0 and done.stdout.endswith("0 problems\n"), done.stdout + done.stderr[-2000:]
-        assert done.stdout.count("killed after") == 2 and "120 judgements of 10 annotators" in done.stdout
+        assert done.stdout.count("killed after") == 2 and "the first answer to 0 did" not in done.stdout
+        assert "120 judgements of 10 annotators" in done.stdout

@@ -29,7 +29,8 @@ def serve(
             _show(serving, listen, port, url)
             while serving.wait(1.0):
                 pass
-        _say(f"\nkit: stopped; {_counted(serving.judgements)} in {project.path}")
+        with suppress(OSError):  # a terminal that was closed
+            _say(f"\nkit: stopped; {_counted(serving.judgements)} in {project.path}")
 
 
 def _show(serving: Serving, listen: str, port: int | None, url: str | None) -> None:
