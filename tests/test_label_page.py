@@ -4,6 +4,7 @@ restarts, in two tabs, on a phone, with hostile and huge texts."""
 import hashlib
 import json
 import re
+import sqlite3
 import time
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from test_compare_browser import CONTRAST
 from kit.compare.report.page import house_style
 from kit.compare.report.text import visible
 from kit.labelling import serve
+from kit.labels.desk import Refused
 from kit.labels.project import Answer, Item
 
 pytest.importorskip("uvicorn", reason="the server needs kit[label]")
@@ -356,6 +358,55 @@ class TestNothingIsLost:
         desk.send()
         desk.wait("Object.keys(localStorage).every((key) => !key.includes(':out:'))")
         assert len(desk.rows(True)) == 1
+
+    def test_a_full_disk_is_told_and_waited_out(self, desk, monkeypatch):
+        def full(*_):
+            raise sqlite3.OperationalError("database or disk is full")
+
+        monkeypatch.setattr(desk.serving.desk, "judge", full)
+        desk.click(f"{desk.answer('B')} .up")
+        desk.send()
+        desk.wait("document.querySelector('#notices').textContent.includes('the disk of the server is full')")
+        assert "1 not sent yet" in desk.text("#notices")
+        monkeypatch.undo()
+        desk.stored(1)
+        desk.wait("document.querySelector('#notices').textContent === ''")
+        self.drop_network_errors(desk)
+
+    def test_what_the_server_refuses_is_told_and_can_be_done_anew(self, desk, monkeypatch):
+        def refuse(*_):
+            raise Refused("a reason")
+
+        monkeypatch.setattr(desk.serving.desk, "judge", refuse)
+        first = desk.text("#turns")
+        desk.click(f"{desk.answer('B')} .up")
+        desk.send()
+        desk.wait("document.querySelector('#notices').textContent.includes('refused a judgement: a reason')")
+        monkeypatch.undo()
+        desk.click(".notice.warn button:last-child")  # discard it
+        desk.wait("document.querySelector('#notices').textContent === ''")
+        for _ in range(3):
+            turns = desk.text("#turns")
+            desk.click(f"{desk.answer('C')} .up")
+            desk.send()
+            if turns == first:
+                break
+        assert turns == first
+        assert {said(row)["C"] for row in desk.stored(1)} == {2}
+        self.drop_network_errors(desk)
+
+    def test_seconds_are_those_of_a_person_who_is_there(self, desk):
+        """At most a minute of a pause, and none while the tab is hidden."""
+        script = """import('./clock.js').then(({ Clock }) => {
+          let now = 0, hidden = false;
+          performance.now = () => now;
+          Object.defineProperty(document, 'hidden', { get: () => hidden });
+          const clock = new Clock(), counted = [];
+          const after = (seconds) => { now += 1000 * seconds; counted.push(clock.seconds); };
+          const hide = (is) => { hidden = is; document.dispatchEvent(new Event('visibilitychange')); };
+          clock.start(5); after(10); after(600); hide(true); after(30); hide(false); after(2);
+          return counted; })"""
+        assert desk.run(script) == [15, 75, 75, 77]
 
     def test_a_link_that_is_not_valid_any_more_is_told_and_nothing_goes(self, desk):
         desk.click(f"{desk.answer('B')} .up")

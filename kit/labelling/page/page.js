@@ -171,7 +171,7 @@ function tell(why = null) {
   const where = lasts() ? "kept in this browser" : "kept as long as this page is open";
   const unsent = waiting ? `${waiting} not sent yet; ${waiting === 1 ? "it is" : "they are"} ${where}.` : "Go on; what you do is kept.";
   const reason = outbox.why ?? why;
-  notice("connection", off ? `${reason ? `The server cannot store: ${reason}.` : "No connection at the moment."} ${unsent}` : "", [["Try now", lookForWork]]);
+  notice("connection", off ? `${reason ? `The server says: ${reason}.` : "No connection at the moment."} ${unsent}` : "", [["Try now", lookForWork]]);
   notice("memory", lasts() ? "" : "This browser keeps nothing here: what is not sent is lost when the page is closed.");
   const bad = entries.find((entry) => entry.refused && !entry.standing);
   notice("refused", bad ? `The server refused a judgement: ${bad.refused}` : "", [["Try again", () => again()], ["Discard it", () => discard()]], "warn");
