@@ -62,6 +62,12 @@ class TestTheCall:
         assert [asked(*address_and_key(one)) for one in (shown, other)] == [200, 200]
         assert other.url != shown.url
 
+    def test_somebody_else_is_let_in_without_a_restart(self, shown, project):
+        """A restart would cut off the pages that are open, and might find its port taken."""
+        before = shown._running.serving
+        kit.label(project, annotator="ben")
+        assert shown._running.serving is before and before.people == ["me", "ben"]
+
     def test_a_key_ends_with_its_server(self, project):
         first = kit.label(project)
         _, key = address_and_key(first)

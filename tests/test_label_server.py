@@ -86,7 +86,7 @@ class TestALink:
         link = serving.link("ana")
         serving.stop()
         with start(serving.project, port=serving.port) as again:
-            assert again.link("ana") == link and again.people == ("ana", "ben")
+            assert again.link("ana") == link and again.people == ["ana", "ben"]
             assert ana.get("/api/work").status_code == 200
 
     def test_is_invalid_after_new_ones_were_asked_for_and_so_is_its_cookie(self, serving, ana):
@@ -107,7 +107,7 @@ class TestALink:
 
     def test_is_for_me_where_nobody_was_named(self, tmp_path):
         with start(project(tmp_path), port=0) as alone:
-            assert alone.people == ("me",) and httpx.get(alone.link("me")).status_code == 303
+            assert alone.people == ["me"] and httpx.get(alone.link("me")).status_code == 303
 
     def test_of_one_project_is_none_of_another_on_the_same_host(self, serving, ana, tmp_path):
         (tmp_path / "other").mkdir()

@@ -36,24 +36,19 @@ class _Running:
         self.serving: Serving | None = None
 
     def let_in(self, name: str) -> str:
-        """The person's key; the server is started, or started again with one person more."""
-        key = next((key for key, whose in self.keys.items() if whose == name), None)
-        if key is None or self.serving is None or not self.serving.wait(0):
-            key = key or secrets.token_urlsafe(32)
-            self.keys[key] = name
-            port = None
-            if self.serving is not None:
-                port = self.serving.port
-                self.serving.stop()
+        """The person's key; the server is started where none runs, and the pages that are open stay as they are."""
+        key = next((key for key, whose in self.keys.items() if whose == name), None) or secrets.token_urlsafe(32)
+        self.keys[key] = name
+        if self.serving is None or not self.serving.wait(0):
             colab = _in_colab()
             self.serving = start(
                 self.project,
-                dict.fromkeys(self.keys.values()),
-                port=port,
+                {name: None},
                 hosts=_COLAB_HOSTS if colab else (),
                 frames=(*_FRAMES, *(_COLAB_FRAMES if colab else ())),
-                keys=self.keys,
             )
+        for known, whose in self.keys.items():
+            self.serving.let_in({whose: None}, known)
         return key
 
     def stop(self) -> None:

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from kit.errors import ConfigError, MachineError, RunError
@@ -17,6 +17,9 @@ from kit.labels import links
 from kit.labels.desk import Desk
 from kit.labels.project import Project, open_project
 from kit.runs.lock import run_lock
+
+if TYPE_CHECKING:
+    from kit.labelling.server import Doors
 
 PORT = 8765
 ALONE = "me"  # who labels where nobody was named
@@ -30,8 +33,9 @@ class Serving:
     """A running server of a project. `url` is what people go to, without a slash at its end; `local_url` is where it
     listens: another one where a proxy stands before it."""
 
-    def __init__(self, desk: Desk, people: tuple[str, ...], local_url: str, server: Any, owned: ExitStack) -> None:
-        self.project, self.desk, self.people = desk.project, desk, people
+    def __init__(self, desk: Desk, doors: "Doors", local_url: str, server: Any, owned: ExitStack) -> None:
+        self.project, self.desk, self.people = desk.project, desk, list[str]()
+        self._doors = doors
         self.url = self.local_url = local_url
         self._secret = desk.project.secret()
         self._server, self._owned = server, owned
@@ -44,6 +48,18 @@ class Serving:
     def port(self) -> int:
         """Where it listens."""
         return int(self.local_url.rsplit(":", 1)[1])
+
+    def let_in(self, people: Mapping[str, str | None], key: str | None = None) -> None:
+        """Let more people in, name -> group; a group that was given before stays where none is given now.
+
+        `key`: what lets them in beside their links, for as long as this server runs.
+        """
+        known = self.desk.store.annotators()
+        self.desk.welcome({name: group or known.get(name) for name, group in people.items()})
+        for name in people:
+            self._doors.let_in(name, key)
+            if name not in self.people:
+                self.people.append(name)
 
     def link(self, name: str) -> str:
         """A person's secret link."""
@@ -107,7 +123,6 @@ def start(
     new_links: bool = False,
     hosts: Iterable[str] = (),
     frames: Sequence[str] = (),
-    keys: Mapping[str, str] | None = None,
 ) -> Serving:
     """Serve a project from a thread until `.stop()`, or until the process ends.
 
@@ -115,7 +130,7 @@ def start(
     for 8765 or the next one that is free, 0 for any. `url`: the address that people come by where a proxy stands before
     the server. `new_links`: all links that there were are invalid from now on. `hosts`: more names that it may be
     reached by; one with a dot in front stands for all that end so. `frames`: whose pages may show ours in a frame, as
-    in a content security policy. `keys`: key -> name, beside each person's session for as long as this server runs.
+    in a content security policy.
     Raises ConfigError, MachineError, and RunError where the project is being served already.
     """
     if not isinstance(project, Project):
@@ -125,7 +140,7 @@ def start(
         import uvicorn
 
         from kit.labelling.guard import Addresses
-        from kit.labelling.server import application
+        from kit.labelling.server import Doors, application
     except ImportError as error:
         raise MachineError(
             f"the page to rank on needs starlette and uvicorn ({error}): pip install 'rlhf-kit[label]'"
@@ -138,25 +153,26 @@ def start(
         _ = project.items  # a broken line is told before anything is served
         desk = Desk(project)
         stack.callback(desk.close)
-        try:
-            let_in = _let_in(desk, people)
-        except sqlite3.Error as error:
-            raise RunError(f"{project.store}: cannot be written: {error}") from None
         if new_links:
             project.new_secret()
+        doors = Doors(project.secret())
         listening = _bound(listen, port)
         stack.callback(listening.close)
         at = f"http://{_outward(listen)}:{listening.getsockname()[1]}"
         addresses = Addresses(frozenset((*_names(listen), *hosts)), url, tuple(frames))
         config = uvicorn.Config(
-            application(desk, let_in, addresses, keys), loop="asyncio", http="h11", ws="none", lifespan="off",
+            application(desk, doors, addresses), loop="asyncio", http="h11", ws="none", lifespan="off",
             access_log=False, log_config=None, log_level="error", proxy_headers=False, server_header=False,
             date_header=False, limit_concurrency=_CONNECTIONS, timeout_graceful_shutdown=_STOP_SECONDS,
         )  # fmt: skip
-        serving = Serving(desk, let_in, at, uvicorn.Server(config), stack.pop_all())
+        serving = Serving(desk, doors, at, uvicorn.Server(config), stack.pop_all())
         serving.url = at if url is None else url
         try:
+            serving.let_in((desk.store.annotators() or {ALONE: None}) if people is None else people)
             serving._begin([listening])
+        except sqlite3.Error as error:
+            serving.stop()
+            raise RunError(f"{project.store}: cannot be written: {error}") from None
         except BaseException:
             serving.stop()
             raise
@@ -177,15 +193,6 @@ def _checked(url: str) -> str:
     if not good:
         raise ConfigError(f"--url {url}: wanted the address that people come by, e.g. https://label.example.org")
     return url.rstrip("/")
-
-
-def _let_in(desk: Desk, people: dict[str, str | None] | None) -> tuple[str, ...]:
-    """Their names, once they are in the store; a group that was given before stays where none is given now."""
-    known = desk.store.annotators()
-    if people is None:
-        people = known or {ALONE: None}
-    desk.welcome({name: group or known.get(name) for name, group in people.items()})
-    return tuple(people)
 
 
 def _bound(listen: str, port: int | None) -> socket.socket:

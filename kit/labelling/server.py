@@ -10,7 +10,6 @@ import hashlib
 import hmac
 import json
 import sqlite3
-from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,14 +44,19 @@ _NOBODY = "not let in: open your own link again (it is printed where the server 
 class Doors:
     """Who is let in, and by what. Looked up by hashes, so that the time it takes tells nothing."""
 
-    def __init__(self, secret: bytes, people: Iterable[str], keys: Mapping[str, str]) -> None:
+    def __init__(self, secret: bytes) -> None:
         self._secret = secret
         # The cookie's name is the project's own: cookies do not keep two ports of one host apart.
         self.cookie = f"kit-{hmac.new(secret, b'cookie', 'sha256').hexdigest()[:12]}"
-        names = list(people)
-        self._links = {_sha256(links.token(secret, name)): name for name in names}
-        self._sessions = {_sha256(links.session(secret, name)): name for name in names}
-        self._sessions |= {_sha256(key): name for key, name in keys.items() if name in names}
+        self._links: dict[bytes, str] = {}
+        self._sessions: dict[bytes, str] = {}
+
+    def let_in(self, name: str, key: str | None = None) -> None:
+        """Let a person in, by their link and session; `key`: by this one as well, for as long as the server runs."""
+        self._links[_sha256(links.token(self._secret, name))] = name
+        for one in (links.session(self._secret, name), key):
+            if one is not None:
+                self._sessions[_sha256(one)] = name
 
     def by_link(self, token: str) -> str | None:
         """Whose link it is."""
@@ -75,11 +79,8 @@ class Doors:
         return links.session(self._secret, name)
 
 
-def application(
-    desk: Desk, people: Iterable[str], addresses: Addresses, keys: Mapping[str, str] | None = None
-) -> ASGIApp:
-    """The whole server of a project's desk, for these people, at these addresses; `keys`: more keys, each whose."""
-    doors = Doors(desk.project.secret(), people, keys or {})
+def application(desk: Desk, doors: Doors, addresses: Addresses) -> ASGIApp:
+    """The whole server of a project's desk, for those whom the doors let in, at these addresses."""
     encrypted = addresses.outward is not None and addresses.outward.startswith("https://")
 
     def page(request: Request) -> Response:
