@@ -67,6 +67,7 @@ PARAMETERS = {
         "ITEMS": 12,
         "ANSWERS": 4,
         "PEOPLE_AN_ITEM": 2,
+        "TOKENS": 16,  # what an untrained model writes takes more tokens when it is read again
         "SIMULATED": True,
         "LOWEST_ALPHA": -1.0,
     },

@@ -22,7 +22,7 @@ class Way(NamedTuple):
     run: Any
 
 
-def walk(folder, config: dict, prompts: int, k: int, people: int) -> Way:
+def walk(folder, config: dict, prompts: int, k: int, people: int, **options) -> Way:
     """SFT, `k` answers to each of `prompts` prompts, ranked by so many people each, then all stages on the rankings."""
     first = kit.run_pipeline(config | {"name": "first", "output_dir": str(folder), "stages": ["sft"]})
     project = kit.sample(first, k=k, limit=prompts, per_item=people, out=folder / "labels", name="ranked", repeats=0.08)
@@ -37,10 +37,18 @@ def walk(folder, config: dict, prompts: int, k: int, people: int) -> Way:
 @pytest.mark.pipeline
 class TestASmallWay:
     @pytest.fixture(scope="class")
-    def way(self, tmp_path_factory):
+    @classmethod
+    def way(cls, tmp_path_factory):
         from test_pipeline import TOY
 
-        return walk(tmp_path_factory.mktemp("way"), TOY | {"data": TOY["data"] | {"demonstrations": "demo"}}, 12, 4, 3)
+        return walk(
+            tmp_path_factory.mktemp("way"),
+            TOY | {"data": TOY["data"] | {"demonstrations": "demo"}},
+            12,
+            4,
+            3,
+            max_tokens=16,
+        )
 
     def test_every_judgement_that_was_sent_is_in_the_project(self, way):
         assert way.sent == len(list(judgement_rows(way.project))) > 0
@@ -60,7 +68,8 @@ class TestASmallWay:
 @pytest.mark.slow
 class TestTheWholeWay:
     @pytest.fixture(scope="class", params=[0, 1, 2])
-    def way(self, request, tmp_path_factory):
+    @classmethod
+    def way(cls, request, tmp_path_factory):
         with open("configs/quickstart.yaml", encoding="utf-8") as file:
             config = yaml.safe_load(file)
         config["seed"] = request.param
