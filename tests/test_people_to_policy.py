@@ -25,7 +25,7 @@ class Way(NamedTuple):
 def walk(folder, config: dict, prompts: int, k: int, people: int, **options) -> Way:
     """SFT, `k` answers to each of `prompts` prompts, ranked by so many people each, then all stages on the rankings."""
     first = kit.run_pipeline(config | {"name": "first", "output_dir": str(folder), "stages": ["sft"]})
-    project = kit.sample(first, k=k, limit=prompts, per_item=people, out=folder / "labels", name="ranked", repeats=0.08)
+    project = kit.sample(first, k=k, limit=prompts, per_item=people, out=folder / "labels", name="ranked", **options)
     crowd = demo_people()
     with start(project, dict.fromkeys(crowd), port=0) as serving:
         sent = rank_all({name: serving.link(name) for name in crowd}, crowd)
