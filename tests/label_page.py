@@ -34,12 +34,12 @@ class Page:
 
     def __init__(self, browser: Browser, project: Project) -> None:
         self.browser, self.project = browser, project
-        self.serving = serve.start(project, {"ana": None}, port=0)
+        self.serving = serve.start(project, {"ana": None, "ben": None}, port=0)
         self.port = int(self.serving.url.rsplit(":", 1)[1])
 
-    def join(self, guidelines: bool = False, **window: Any) -> None:
+    def join(self, guidelines: bool = False, who: str = "ana", **window: Any) -> None:
         """Open the secret link, and close the guidelines."""
-        self.browser.visit(self.serving.link("ana"), READY, **window)
+        self.browser.visit(self.serving.link(who), READY, **window)
         if not guidelines and self.run("document.querySelector('#guidelines').open"):
             self.click("#close-guidelines")
         self.settled()
@@ -51,7 +51,7 @@ class Page:
 
     def restart(self) -> None:
         """Start the server again where it was."""
-        self.serving = serve.start(self.project, {"ana": None}, port=self.port)
+        self.serving = serve.start(self.project, {"ana": None, "ben": None}, port=self.port)
 
     @contextmanager
     def offline(self):
@@ -72,6 +72,14 @@ class Page:
         """Wait until an expression holds."""
         self.browser.wait(condition)
 
+    def still(self) -> None:
+        """Wait until the page scrolls no more."""
+        self.run(
+            "new Promise((done) => { let last = null, since = performance.now(); const look = () => {"
+            " if (scrollY !== last) { last = scrollY; since = performance.now(); }"
+            " if (performance.now() - since > 300) done(); else requestAnimationFrame(look); }; look(); })"
+        )
+
     def settled(self) -> None:
         """Wait until a new item takes a click: one that follows too soon is taken for the second of a double click."""
         time.sleep(0.5)
@@ -89,6 +97,14 @@ class Page:
         code = KEYS.get(key, ord(key[0].upper()))
         text = "\r" if key == "Enter" else key if len(key) == 1 and not modifiers & ~SHIFT else ""
         self.browser.press(key, code, text, modifiers)
+
+    def hold_enter(self, repeats: int, begun: bool = False) -> None:
+        """Enter is held down: one press, unless it had `begun`, and so many repeats."""
+        for repeat in [True] * repeats if begun else [False] + [True] * repeats:
+            self.browser.call(
+                "Input.dispatchKeyEvent", type="keyDown", key="Enter", code="Enter", text="\r", autoRepeat=repeat,
+                windowsVirtualKeyCode=13,
+            )  # fmt: skip
 
     def click(self, selector: str, clicks: int = 1) -> None:
         """Click the middle of an element with the mouse, once it is in the window."""

@@ -1,8 +1,10 @@
 """The page on which people rank, in a real browser: by mouse, touch and keys, through reloads, lost connections and
 restarts, in two tabs, on a phone, with hostile and huge texts."""
 
+import hashlib
 import json
 import re
+import sqlite3
 import time
 from pathlib import Path
 
@@ -13,6 +15,8 @@ from test_compare_browser import CONTRAST
 
 from kit.compare.report.page import house_style
 from kit.compare.report.text import visible
+from kit.labelling import serve
+from kit.labels.desk import Refused
 from kit.labels.project import Answer, Item
 
 pytest.importorskip("uvicorn", reason="the server needs kit[label]")
@@ -99,6 +103,7 @@ class TestRanking:
                 page.touch("touchMove", (x, 500 - up))
             page.touch("touchEnd")
             page.wait("scrollY > 200")
+            page.still()
             assert page.letters() == "ABCDE"
             x, y = page.middle(f"{page.answer('B')} .handle")
             page.touch("touchStart", (x, y))
@@ -180,21 +185,10 @@ class TestRanking:
 
     def test_answers_that_nobody_touched_are_not_sent_by_accident(self, desk):
         assert (desk.text("#send"), set(desk.places().values())) == ("This order is right", {"–"})
-        desk.browser.call(
-            "Input.dispatchKeyEvent", type="keyDown", key="Enter", code="Enter", windowsVirtualKeyCode=13, text="\r"
-        )
-        for _ in range(20):  # Enter is held
-            desk.browser.call(
-                "Input.dispatchKeyEvent",
-                type="keyDown",
-                key="Enter",
-                code="Enter",
-                windowsVirtualKeyCode=13,
-                text="\r",
-                autoRepeat=True,
-            )
-        assert (desk.text("#send"), desk.rows()) == ("Send", [])
+        desk.hold_enter(20)
         desk.settled()
+        desk.hold_enter(20, begun=True)
+        assert (desk.text("#send"), desk.rows()) == ("Send", [])
         desk.press("Enter")
         assert said(desk.stored(1)[0]) == {"A": 1, "B": 2, "C": 3, "D": 4}
 
@@ -348,16 +342,7 @@ class TestNothingIsLost:
         assert (desk.text("#send"), len(desk.rows(True))) == ("This order is right", 1)
         desk.click(f"{desk.answer('B')} .up")
         desk.browser.run("document.activeElement.blur()")
-        for repeat in [False] + 20 * [True]:
-            desk.browser.call(
-                "Input.dispatchKeyEvent",
-                type="keyDown",
-                key="Enter",
-                code="Enter",
-                windowsVirtualKeyCode=13,
-                text="\r",
-                autoRepeat=repeat,
-            )
+        desk.hold_enter(20)
         desk.stored(2)
         desk.settled()
         assert (desk.text("#send"), len(desk.rows(True))) == ("This order is right", 2)
@@ -374,6 +359,55 @@ class TestNothingIsLost:
         desk.wait("Object.keys(localStorage).every((key) => !key.includes(':out:'))")
         assert len(desk.rows(True)) == 1
 
+    def test_a_full_disk_is_told_and_waited_out(self, desk, monkeypatch):
+        def full(*_):
+            raise sqlite3.OperationalError("database or disk is full")
+
+        monkeypatch.setattr(desk.serving.desk, "judge", full)
+        desk.click(f"{desk.answer('B')} .up")
+        desk.send()
+        desk.wait("document.querySelector('#notices').textContent.includes('the disk of the server is full')")
+        assert "1 not sent yet" in desk.text("#notices")
+        monkeypatch.undo()
+        desk.stored(1)
+        desk.wait("document.querySelector('#notices').textContent === ''")
+        self.drop_network_errors(desk)
+
+    def test_what_the_server_refuses_is_told_and_can_be_done_anew(self, desk, monkeypatch):
+        def refuse(*_):
+            raise Refused("a reason")
+
+        monkeypatch.setattr(desk.serving.desk, "judge", refuse)
+        first = desk.text("#turns")
+        desk.click(f"{desk.answer('B')} .up")
+        desk.send()
+        desk.wait("document.querySelector('#notices').textContent.includes('refused a judgement: a reason')")
+        second = desk.text("#turns")
+        monkeypatch.undo()
+        desk.click(".notice.warn button:last-child")  # discard it
+        desk.wait("document.querySelector('#notices').textContent === ''")
+        desk.settled()
+        assert desk.text("#turns") == second  # nothing is taken out of one's hands
+        desk.send(), desk.send()
+        assert desk.text("#turns") == first
+        desk.click(f"{desk.answer('C')} .up")
+        desk.send()
+        assert [said(row)["C"] for row in desk.stored(2)] == [3, 2]
+        self.drop_network_errors(desk)
+
+    def test_seconds_are_those_of_a_person_who_is_there(self, desk):
+        """At most a minute of a pause, and none while the tab is hidden."""
+        script = """import('./clock.js').then(({ Clock }) => {
+          let now = 0, hidden = false;
+          performance.now = () => now;
+          Object.defineProperty(document, 'hidden', { get: () => hidden });
+          const clock = new Clock(), counted = [];
+          const after = (seconds) => { now += 1000 * seconds; counted.push(clock.seconds); };
+          const hide = (is) => { hidden = is; document.dispatchEvent(new Event('visibilitychange')); };
+          clock.start(5); after(10); after(600); hide(true); after(30); hide(false); after(2);
+          return counted; })"""
+        assert desk.run(script) == [15, 75, 75, 77]
+
     def test_a_link_that_is_not_valid_any_more_is_told_and_nothing_goes(self, desk):
         desk.click(f"{desk.answer('B')} .up")
         desk.browser.call("Network.clearBrowserCookies")
@@ -381,6 +415,22 @@ class TestNothingIsLost:
         desk.wait("document.querySelector('#still-title').textContent === 'Please open your link again'")
         desk.join()
         assert said(desk.stored(1)[0]) == {"B": 1, "A": 2, "C": 3, "D": 4}
+        self.drop_network_errors(desk)
+
+    def test_somebody_else_s_link_in_the_same_browser_loses_nothing(self, desk):
+        desk.click(f"{desk.answer('B')} .up")
+        first = desk.browser.session
+        desk.browser.new_tab()
+        desk.join(who="ben")
+        desk.browser.use(first)
+        desk.send()  # as ben, to whom ana's item was not dealt
+        desk.wait(
+            "document.querySelector('#turns').textContent && document.querySelector('#send').textContent !== 'Send'"
+        )
+        assert (desk.rows(), desk.text("#notices")) == ([], "")
+        desk.join()
+        row = desk.stored(1)[0]
+        assert (row["annotator"], said(row)["B"]) == ("ana", 1)
         self.drop_network_errors(desk)
 
     def test_a_browser_that_keeps_nothing_says_so_and_works(self, browser, tmp_path):
@@ -402,9 +452,6 @@ class TestNothingIsLost:
             page.join()
             page.click(f"{page.answer('B')} .up")
             port = page.port
-        time.sleep(1.1)  # projects are told apart by the second in which they were made
-        from kit.labelling import serve
-
         with page_of(browser, tmp_path / "two", items()) as page:
             page.serving.stop()
             page.serving = serve.start(page.project, {"ana": None}, port=port)
@@ -447,8 +494,10 @@ class TestTwoTabs:
         self.rank(desk, tabs[0], "B")
         self.rank(desk, tabs[1], "C")
         desk.wait("document.querySelector('#conflict').open")
-        assert desk.text("#conflict-stored") == "B, then A, then C, then D"
-        assert desk.text("#conflict-sent") == "A, then C, then B, then D"
+        places = "[...document.querySelectorAll('#conflict-{} li > :first-child')].map((e) => e.textContent)"
+        assert desk.run(places.format("stored")) == ["1. B", "2. A", "3. C", "4. D"]
+        assert desk.run(places.format("sent")) == ["1. A", "2. C", "3. B", "4. D"]
+        assert "This is a" in desk.text("#conflict-stored")
         desk.click("#keep-stored")
         desk.wait("!document.querySelector('#conflict').open")
         assert [said(row)["B"] for row in desk.rows(True)] == [1]
@@ -484,8 +533,6 @@ class TestGuidelines:
             page.click("#send")
             page.settled()
             page.send()
-            import hashlib
-
             sha256 = hashlib.sha256(page.project.guidelines().encode()).hexdigest()
             assert page.stored(1)[0]["guidelines_sha256"] == sha256
 
@@ -670,7 +717,17 @@ class TestAccessibility:
         desk.press("ArrowDown")
         desk.press("4")
         assert desk.run("document.activeElement.querySelector('.name').textContent") == "Answer A"
-        assert desk.run("getComputedStyle(document.activeElement.querySelector('.card')).boxShadow") != "none"
+        shadows = "[...document.querySelectorAll('#answers .card')].map((card) => getComputedStyle(card).boxShadow)"
+        first, second, third, focused = desk.run(shadows)
+        assert first == second == third != focused
+
+    def test_a_button_that_moved_its_answer_keeps_the_focus(self, desk):
+        for key in ("ArrowDown", "ArrowDown", "ArrowDown", "ArrowDown", "Tab", "Tab"):
+            desk.press(key)
+        assert desk.run("document.activeElement.getAttribute('aria-label')") == "Move answer D up"
+        for _ in range(3):
+            desk.press("Enter")
+        assert desk.letters() == "DABC"
 
     def test_tab_leaves_the_list_after_the_buttons_of_one_answer(self, desk):
         desk.press("ArrowDown")

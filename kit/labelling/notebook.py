@@ -14,7 +14,7 @@ from kit.labelling.serve import ALONE, Serving, start
 from kit.labels import links
 from kit.labels.project import Project, open_project
 
-HEIGHT = 760  # pixels
+HEIGHT = 640  # pixels
 # Whose pages may show the frame: notebooks on this machine, also through a tunnel, and those in VS Code.
 _FRAMES = (
     "'self'", "http://localhost:*", "http://127.0.0.1:*", "https://localhost:*", "https://127.0.0.1:*",

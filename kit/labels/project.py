@@ -214,7 +214,7 @@ def create_project(
         "form": _FORM,
         "name": folder.name,
         "kind": kind,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "created": datetime.now(UTC).isoformat(timespec="milliseconds"),
         "seed": seed,
         "per_item": per_item,
         "overlap": overlap,

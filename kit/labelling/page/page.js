@@ -7,7 +7,7 @@ import { keep, kept, lasts, newId } from "./kept.js";
 import { markdown } from "./markdown.js";
 import { notice } from "./notices.js";
 import * as order from "./order.js";
-import { inWords, Ranking } from "./rank.js";
+import { letter, Ranking } from "./rank.js";
 import { ask, Outbox } from "./sending.js";
 import { conversation, element, visible } from "./text.js";
 
@@ -50,22 +50,27 @@ async function fetchWork() {
   connected = true;
   retries = 0;
   const found = answer.body;
-  const now = [found.project, found.created ?? "", found.annotator].map(encodeURIComponent).join(":");
-  if (now !== place) begin(now, found);
+  const now = [found.project, found.created, found.annotator].map(encodeURIComponent).join(":");
+  const another = now !== place;
   about = found;
+  if (another) begin(now, found);
   const waiting = new Set(outbox.entries().map((entry) => entry.body.deal));
   for (const deal of uncounted) if (!waiting.has(deal)) uncounted.delete(deal);
   tell();
+  if (another) showNext();
   return true;
 }
 
+// Whose page this is: the first person, or another one, whose link was opened in this browser meanwhile.
 function begin(now, found) {
   place = now;
   outbox?.stop();
-  outbox = new Outbox(place, { stored, refused, changed: () => tell(), closed });
+  outbox = new Outbox(place, { stored, refused, changed: () => tell(), closed, whose: fetchWork });
   drafts = new Drafts(place);
   mine.clear();
-  item = draft = looking = null;
+  uncounted.clear();
+  looking = null;
+  still("One moment", "");
   for (const entry of outbox.waiting()) if (!entry.body.supersedes) uncounted.add(entry.body.deal);
   one("project").textContent = visible(found.project);
   document.title = `${found.kind === "ab" ? "Compare" : "Rank"}: ${visible(found.project)}`;
@@ -166,7 +171,7 @@ function tell(why = null) {
   const where = lasts() ? "kept in this browser" : "kept as long as this page is open";
   const unsent = waiting ? `${waiting} not sent yet; ${waiting === 1 ? "it is" : "they are"} ${where}.` : "Go on; what you do is kept.";
   const reason = outbox.why ?? why;
-  notice("connection", off ? `${reason ? `The server cannot store: ${reason}.` : "No connection at the moment."} ${unsent}` : "", [["Try now", lookForWork]]);
+  notice("connection", off ? `${reason ? `The server says: ${reason}.` : "No connection at the moment."} ${unsent}` : "", [["Try now", lookForWork]]);
   notice("memory", lasts() ? "" : "This browser keeps nothing here: what is not sent is lost when the page is closed.");
   const bad = entries.find((entry) => entry.refused && !entry.standing);
   notice("refused", bad ? `The server refused a judgement: ${bad.refused}` : "", [["Try again", () => again()], ["Discard it", () => discard()]], "warn");
@@ -193,7 +198,7 @@ const discard = () => {
     mine.delete(bad.body.deal);
     uncounted.delete(bad.body.deal);
     outbox.drop(bad.body.id);
-    fetchWork().then(() => { if (!looking) showNext(); });
+    refill(); // the item comes again, after the one that is on the page
   }
 };
 
@@ -304,6 +309,20 @@ async function lookForWork() {
 
 // ---- an item that was judged before, in another tab
 
+// An order as a list: place, letter, the answer's first words.
+function ranked(ranks, answers) {
+  const list = element("ul");
+  order.fromRanks(ranks).forEach((group, at) => group.forEach((answer) => {
+    const row = element("li");
+    const text = answers[answer].trim();
+    const words = element("span", "text", visible(text.length > 70 ? `${text.slice(0, 70).trimEnd()}…` : text));
+    words.dir = "auto";
+    row.append(element("span", "", `${at + 1}. ${letter(answer)}`), words);
+    list.append(row);
+  }));
+  return list;
+}
+
 function settle() {
   const entry = outbox.entries().find((one) => one.standing);
   if (!entry || !dialogs.open("conflict")) return;
@@ -311,7 +330,7 @@ function settle() {
   const { body, standing: stands } = entry;
   const told = (its) => {
     const made = element("div");
-    made.append(element("p", "", its.ranks ? inWords(order.fromRanks(its.ranks)) : `Skipped: ${visible(its.skip ?? "")}`));
+    made.append(its.ranks ? ranked(its.ranks, stands.answers) : element("p", "", `Skipped: ${visible(its.skip ?? "")}`));
     if (its.none_acceptable) made.append(element("p", "", "None is acceptable."));
     if (its.comment) made.append(element("p", "text", visible(its.comment)));
     return made;

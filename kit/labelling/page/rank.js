@@ -7,10 +7,6 @@ import { block } from "./text.js";
 export const letter = (answer) => String.fromCharCode(65 + answer);
 const names = (answers) => answers.map(letter).join(" and ");
 
-// "A, then B and C tied": an order as a sentence.
-export const inWords = (groups) =>
-  groups.map((group) => (group.length > 1 ? `${group.map(letter).join(", ")} tied` : letter(group[0]))).join(", then ");
-
 export class Ranking {
   // `changed(groups)` is called after every change by the person; `say` speaks to screen readers.
   constructor(list, template, { changed, say }) {

@@ -37,9 +37,10 @@ export async function ask(path, body = null) {
 }
 
 export class Outbox {
-  // `stored(entry)`, `refused(entry, answer)` for what will never be stored as it is, `changed()` for everything else.
-  constructor(place, { stored, refused, changed, closed }) {
-    Object.assign(this, { place, stored, refused, changed, closed, failures: 0, nextTry: null, timer: null, sending: false });
+  // `stored(entry)`; `refused(entry)`: it will never be stored as it is; `closed()`: nobody knows this person;
+  // `whose()`: ask who this is, which stops this outbox where it is somebody else; `changed()`: anything else.
+  constructor(place, { stored, refused, changed, closed, whose }) {
+    Object.assign(this, { place, stored, refused, changed, closed, whose, failures: 0, nextTry: null, timer: null, sending: false });
     addEventListener("beforeunload", (event) => { if (!this.stopped && this.waiting().length) event.preventDefault(); });
   }
 
@@ -93,6 +94,8 @@ export class Outbox {
         this.closed();
         return;
       } else if (answer.status >= 400 && answer.status < 500 && ![403, 408, 429].includes(answer.status)) {
+        await this.whose(); // the link of another person may have been opened: then this waits for its own
+        if (this.stopped) return;
         const refused = { ...entry, refused: answer.body?.error || `status ${answer.status}`, standing: answer.body?.standing ?? null };
         keep(`${this.place}:out:${entry.body.id}`, refused);
         this.refused(refused);
