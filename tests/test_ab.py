@@ -75,6 +75,12 @@ def outcome_of(i):
     return (i % 5 > 2) + 0.5 * (i % 5 == 2)
 
 
+def rewrite(place, changes):
+    """The comparison's metrics with other values."""
+    file = place / "runs" / "toy" / "compare" / "metrics.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+
 class TestTheProject:
     def test_asks_about_every_prompt_with_two_answers(self, place):
         project = ab_project("runs/toy")
@@ -140,10 +146,13 @@ class TestTheProject:
         assert not (place / "labels").exists()
 
     def test_needs_arms_that_meet(self, place):
-        file = place / "runs" / "toy" / "compare" / "metrics.json"
-        file.write_text(json.dumps(json.loads(file.read_text()) | {"pairs": {}}))
-        with pytest.raises(ConfigError, match="does not compare ppo with dpo"):
-            ab_project("runs/toy")
+        rewrite(place, {"arms": {arm: {} for arm in ("sft", "dpo", "best_of_n", "longest_of_n")}, "pairs": {}})
+        with pytest.raises(ConfigError, match="does not compare best_of_n with longest_of_n"):
+            ab_project("runs/toy", arms=("best_of_n", "longest_of_n"))
+
+    def test_may_be_of_arms_that_the_last_judge_did_not_see(self, place):
+        rewrite(place, {"pairs": {}})
+        assert len(ab_project("runs/toy").items) == 24
 
     def test_needs_a_comparison_of_the_last_policies(self, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
@@ -200,6 +209,11 @@ class TestPeople:
         shared = ("votes", "annotators", "stale", "unchecked", "agreement")
         assert {n: people.facts[n] for n in shared} == {n: file.facts[n] for n in shared}
         assert 0 < people.facts["agreement"] <= 1
+
+    def test_a_tie_is_a_vote(self, place):
+        vote(ab_project("runs/toy"), lambda *_: 0)
+        found = judged(place)
+        assert found.outcomes[PAIR] == [0.5] * 30 and found.facts["votes"] == 22 and found.facts["tie_rate"] == 1
 
     def test_repeats_are_no_second_vote(self, place):
         project, seen = ab_project("runs/toy", repeats=0.5), {}

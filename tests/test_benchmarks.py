@@ -39,6 +39,7 @@ class TestImports:
             "data_check",
             "agreement",
             "reliability",
+            "blind_ab",
         ],
     )
     def test_each_says_what_it_does(self, name):

@@ -58,7 +58,7 @@ class TestHelp:
     def test_lists_the_commands(self, tmp_path):
         done = kit(tmp_path, "--help")
         assert done.returncode == 0
-        assert {"run", "check", "compare", "agreement"} <= set(done.stdout.replace("│", " ").split())
+        assert {"run", "check", "compare", "sample", "agreement"} <= set(done.stdout.replace("│", " ").split())
 
     @pytest.mark.parametrize("command", ["run", "check", "compare"])
     def test_of_a_command_says_what_it_takes(self, command):

@@ -120,11 +120,10 @@ class Project:
 
     def __str__(self) -> str:
         """The folder and what is in it: "labels/mine: 54 items to rank, of which 4 repeats and 5 gold"."""
-        kinds = {
-            "repeats": sum(item.repeat_of is not None for item in self.items.values()),
-            "gold": sum(item.gold is not None for item in self.items.values()),
-        }
-        of_them = " and ".join(f"{count:,} {kind}" for kind, count in kinds.items() if count)
+        repeats = sum(item.repeat_of is not None for item in self.items.values())
+        gold = sum(item.gold is not None for item in self.items.values())
+        parts = [f"{repeats:,} repeat{'s' * (repeats > 1)}"] * bool(repeats) + [f"{gold:,} gold"] * bool(gold)
+        of_them = " and ".join(parts)
         what = "choices between two answers" if self.kind == "ab" else "items to rank"
         return f"{self.path}: {len(self.items):,} {what}" + (f", of which {of_them}" if of_them else "")
 

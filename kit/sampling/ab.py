@@ -14,6 +14,7 @@ from typing import Any
 from kit import notices
 from kit.compare.judges.people import AB_KEY
 from kit.compare.judges.votes import votes_key
+from kit.compare.metrics import BASELINE, head_to_heads
 from kit.compare.result import Comparison
 from kit.config import ab_folder
 from kit.errors import ConfigError, DataError, RunError
@@ -80,8 +81,7 @@ def _pair(arms: Sequence[str] | None, metrics: Mapping[str, Any], run: Path) -> 
     if missing:
         raise ConfigError(f"{run}: its comparison has no arm {missing[0]!r}; name two of {', '.join(there)}")
     a, b = wanted
-    meet = "sft" in wanted or {f"{a}_vs_{b}", f"{b}_vs_{a}"} & metrics["pairs"].keys()
-    if not meet:
+    if BASELINE not in wanted and set(wanted) not in map(set, head_to_heads(there)):
         raise ConfigError(f"{run}: its comparison does not compare {a} with {b}; name others of {', '.join(there)}")
     return a, b
 

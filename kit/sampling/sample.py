@@ -211,9 +211,9 @@ def _say_what_came(project: Project, prompts: Sequence[Any], drawn: "Drawn", how
     left_out = sum(len(answers) < 2 for answers in drawn.answers)
     fewer = sum(2 <= len(answers) < how.k for answers in drawn.answers)
     if drawn.near or drawn.empty:
-        notices.say(f"sample: {drawn.near:,} near-duplicates and {drawn.empty:,} empty answers were not taken")
+        notices.say(f"sample: {drawn.near:,} near-duplicate(s) and {drawn.empty:,} empty answer(s) were not taken")
     if fewer:
-        notices.say(f"sample: {fewer:,} items have fewer than {how.k} answers, as no further ones were different")
+        notices.say(f"sample: {fewer:,} item(s) have fewer than {how.k} answers, as no further ones were different")
     if left_out:
         notices.say(
             f"sample: {left_out:,} of {len(prompts):,} prompts are left out: they got no two different answers "
