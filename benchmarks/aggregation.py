@@ -67,7 +67,7 @@ def outcome(rows: list[dict], votes: str) -> Outcome:
 
 
 def main() -> None:
-    """Print the table of docs/feedback.md."""
+    """Print the table of docs/labels.md."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--files", type=int, default=20, help="simulated files of each case")
     parser.add_argument("--seed", type=int, default=0)

@@ -13,6 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 from labels_toy import items, project, said
+from toy_run import toy_comparison
 
 from kit.errors import ConfigError, MachineError, RunError
 from kit.labelling import terminal
@@ -579,6 +580,23 @@ class TestTheCommand:
         output, errors = process.communicate()
         assert process.returncode == 0 and "1 judgement; without the secret" in output and not errors
         assert ana.get("/api/work").status_code == 200
+
+    def test_serves_a_blind_comparison_of_a_run_and_makes_it_once(self, tmp_path):
+        run = toy_comparison(tmp_path, prompts=6, equal=1).relative_to(tmp_path)
+        for before in (0, 1):
+            process = command("--ab", str(run), cwd=tmp_path)
+            text = printed(process)
+            (link,) = re.findall(r"http://\S+/join/\w+", text)
+            assert f"pairs to compare, {before} judgement" in text
+            url = link.split("/join/")[0]
+            with httpx.Client(base_url=url, headers={"Origin": url}) as me:
+                me.get(link)
+                work = me.get("/api/work").json()
+                assert work["kind"] == "ab" and all(len(one["answers"]) == 2 for one in work["work"])
+                assert me.post(JUDGEMENTS, json=said(work["work"][0], [1, 1])).status_code == 200
+            process.terminate()
+            process.communicate()
+        assert [path.name for path in (tmp_path / "labels").iterdir()] == ["toy-ab"]
 
     def test_helps(self, tmp_path):
         output, _ = command("--help", cwd=tmp_path).communicate()

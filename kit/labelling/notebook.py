@@ -20,7 +20,7 @@ _FRAMES = (
     "'self'", "http://localhost:*", "http://127.0.0.1:*", "https://localhost:*", "https://127.0.0.1:*",
     "vscode-webview:",
 )  # fmt: skip
-# Colab shows the port of its machine under an address of its own. Not tried there: see docs/feedback.md.
+# Colab shows the port of its machine under an address of its own. Not tried there: see docs/labels.md.
 _COLAB_HOSTS = (".googleusercontent.com", ".colab.dev")
 _COLAB_FRAMES = ("https://*.google.com", "https://*.googleusercontent.com", "https://*.colab.dev")
 

@@ -66,7 +66,7 @@ def _show(serving: Serving, listen: str, port: int | None, url: str | None) -> N
             "\nThis is not encrypted (http): who shares the network can read along, and take over a link. On a network "
             "that you do\nnot trust, leave --listen out and go through ssh (on their machine: ssh -L "
             f"{at}:127.0.0.1:{at} this-machine), or let a\nproxy with TLS stand before it (--url https://...); "
-            "docs/feedback.md has both."
+            "docs/labels.md has both."
         )
     _say("\nCtrl-C stops it. Nothing is lost by that, and the links stay as they are; --new-links makes them invalid.")
 

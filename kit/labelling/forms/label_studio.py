@@ -2,7 +2,7 @@
 https://labelstud.io/guide/task_format, ranking https://labelstud.io/tags/ranker).
 
 A task is an item, an annotation what one person said. A Ranker without buckets gives {its name: [ids in order]}, which
-has no ties; with buckets called 1, 2, ... their numbers are the ranks. The kit writes buckets; docs/feedback.md has the
+has no ties; with buckets called 1, 2, ... their numbers are the ranks. The kit writes buckets; docs/labels.md has the
 labelling configuration.
 
 It has no place for the order shown, groups, the guidelines' hash and ids. It takes annotations only of people whose

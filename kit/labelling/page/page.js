@@ -198,7 +198,7 @@ const discard = () => {
     mine.delete(bad.body.deal);
     uncounted.delete(bad.body.deal);
     outbox.drop(bad.body.id);
-    fetchWork().then(() => { if (!looking) showNext(); });
+    refill(); // the item comes again, after the one that is on the page
   }
 };
 
