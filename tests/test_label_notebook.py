@@ -6,7 +6,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
@@ -134,7 +134,10 @@ class Frame:
 
     def wait(self, condition: str) -> None:
         end = time.monotonic() + 60
-        while self.run(f"Boolean({condition})") is not True:
+        while True:
+            with suppress(AssertionError):  # the frame is just being loaded anew
+                if self.run(f"Boolean({condition})") is True:
+                    return
             assert time.monotonic() < end, condition
             time.sleep(0.05)
 
