@@ -29,6 +29,17 @@ def items(count: int = 3, answers: int = 4, text: str = "This is {name} of {item
     return made
 
 
+def middle_of(selector: str) -> str:
+    """An expression: scroll an element into the window, and where its middle is once the scrolling has been drawn."""
+    return (
+        f"(async () => {{ const e = document.querySelector({json.dumps(selector)});"
+        " e.scrollIntoView({block: 'nearest', behavior: 'instant'});"
+        " const drawn = () => new Promise((done) => { requestAnimationFrame(done); setTimeout(done, 200); });"
+        " await drawn(); await drawn();"
+        " const b = e.getBoundingClientRect(); return [b.x + b.width / 2, b.y + b.height / 2]; })()"
+    )
+
+
 class Page:
     """A project's page in a browser. Answers are named by their letter on the page, which is their place in `shown`."""
 
@@ -116,11 +127,8 @@ class Page:
     def middle(self, selector: str) -> tuple[float, float]:
         """Where an element's middle is in the window, once nothing moves any more."""
         self.wait("document.getAnimations().length === 0")
-        find = f"document.querySelector({json.dumps(selector)})"
-        return tuple(self.run(
-            f"(() => {{ const e = {find}; e.scrollIntoView({{block: 'nearest', behavior: 'instant'}}); "
-            "const b = e.getBoundingClientRect(); return [b.x + b.width / 2, b.y + b.height / 2]; })()"
-        ))  # fmt: skip
+        x, y = self.run(middle_of(selector))
+        return x, y
 
     def mouse(self, kind: str, x: float, y: float, **more: Any) -> None:
         """One mouse event."""

@@ -6,13 +6,13 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from browser import CHROMIUM, Browser
-from label_page import items
+from label_page import items, middle_of
 
 import kit
 from kit.labels import links
@@ -45,6 +45,8 @@ def asked(address: str, key: str) -> int:
             return answer.status
     except urllib.error.HTTPError as error:
         return error.code
+    except urllib.error.URLError:
+        return 0  # nobody is there
 
 
 def address_and_key(labelling) -> tuple[str, str]:
@@ -135,22 +137,23 @@ class Frame:
     def run(self, script: str):
         child = self.browser.call("Page.getFrameTree")["frameTree"]["childFrames"][0]["frame"]
         world = self.browser.call("Page.createIsolatedWorld", frameId=child["id"])["executionContextId"]
-        found = self.browser.call("Runtime.evaluate", expression=script, contextId=world, returnByValue=True)
+        found = self.browser.call("Runtime.evaluate", expression=script, contextId=world, returnByValue=True,
+                                  awaitPromise=True)  # fmt: skip
         return found["result"].get("value")
 
     def wait(self, condition: str) -> None:
         end = time.monotonic() + 60
-        while self.run(f"Boolean({condition})") is not True:
+        while True:
+            with suppress(AssertionError):  # the frame is just being loaded anew
+                if self.run(f"Boolean({condition})") is True:
+                    return
             assert time.monotonic() < end, condition
             time.sleep(0.05)
 
     def click(self, selector: str) -> None:
         """Click an element with the mouse, where it is in the whole window."""
         self.wait(f"document.querySelector({json.dumps(selector)}) && !document.getAnimations().length")
-        middle = "(({x, y, width, height}) => [x + width / 2, y + height / 2])"
-        element = f"document.querySelector({json.dumps(selector)})"
-        self.run(f"{element}.scrollIntoView({{block: 'nearest', behavior: 'instant'}})")
-        x, y = self.run(f"{middle}({element}.getBoundingClientRect())")
+        x, y = self.run(middle_of(selector))
         left, top = self.browser.run("(({x, y}) => [x, y])(document.querySelector('iframe').getBoundingClientRect())")
         for kind in ("mousePressed", "mouseReleased"):
             self.browser.call(
@@ -197,6 +200,7 @@ class TestInABrowser:
             title = "document.querySelector('#turns').textContent"
             before = frame.run(title)
             frame.click("#answers > li:nth-child(2) .up")
+            frame.wait("document.querySelector('#send').textContent === 'Send'")
             frame.click("#send")
             frame.wait(f"{title} !== {json.dumps(before)} || !document.querySelector('#still').hidden")
             time.sleep(0.5)  # a click that follows at once is taken for the second of a double click
