@@ -76,8 +76,8 @@ class TestReliabilityPage:
         assert [f"{file}::{test}" for row in named for file, test in row if test not in set(names_in(file))] == []
 
 
-class TestFeedbackPage:
-    PAGE = (ROOT / "docs" / "feedback.md").read_text(encoding="utf-8")
+class TestLabelsPage:
+    PAGE = (ROOT / "docs" / "labels.md").read_text(encoding="utf-8")
 
     def test_names_a_test_that_exists_for_every_promise_of_the_server(self):
         promises = self.PAGE.partition("### What the server promises")[2].partition("\n### ")[0]
