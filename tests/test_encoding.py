@@ -13,8 +13,10 @@ from toy_tokenizers import CHATML, byte_level, character_level, word_level
 
 from kit.config import DataSettings
 from kit.data import catalogue
+from kit.data.data import Data
 from kit.data.found import Stops
-from kit.data.rows import Data, Demonstration, Pair, Prompt, Split
+from kit.data.kept import Kept, KeptSplit
+from kit.data.rows import Demonstration, Pair, Prompt
 from kit.demo.base import build_tokenizer
 from kit.errors import DataError, ModelError
 from kit.models.codec import Codec
@@ -68,7 +70,13 @@ def pair(prompt="Name a pet.", chosen="A cat.", rejected="A stone.", where="rows
 
 def data(pairs=(), demonstrations=(), prompts=(), held_out=()) -> Data:
     """Rows to train on, and pairs held out."""
-    return Data(Split(list(pairs), list(held_out)), Split(list(demonstrations), []), Split(list(prompts), []), [])
+    kept = Kept()
+    none = kept.add([], Pair)
+    splits = (
+        KeptSplit(kept.add(rows, kind), kept.add(others, kind))
+        for kind, rows, others in ((Pair, pairs, held_out), (Demonstration, demonstrations, ()), (Prompt, prompts, ()))
+    )
+    return Data(*splits, notes=[], judge=none)
 
 
 SHORT = [pair() for _ in range(30)]  # so many that one row among them is less than one in twenty
@@ -506,7 +514,7 @@ class TestManyTextsAtOnce:
         rows = [Pair(start, odd[n % 10], odd[(n + 3) % 10], f"a:{n}") for n, start in enumerate(turns)]
         whole = data(rows, prompts=[Prompt(row.prompt, row.where) for row in rows])
         found = encode_data(whole, codec, DataSettings(max_prompt_tokens=8192, max_response_tokens=4096))
-        assert [found.measured["pairs"].kept[n] for n in range(len(rows))] == [row.where for row in rows]
+        assert [found.measured["pairs"].where(n) for n in range(len(rows))] == [row.where for row in rows]
         for row, ids in zip(rows, found.pairs.train, strict=True):
             assert ids["prompt_ids"] == codec.prompt(row.prompt)
             assert ids["chosen_ids"] == codec.response(row.prompt, row.chosen)
