@@ -1,6 +1,7 @@
 """Text to tokens: a sequence is prompt ids + response ids, and a response ends with one end of turn."""
 
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import trl
@@ -22,6 +23,7 @@ from kit.errors import DataError, ModelError
 from kit.models.codec import Codec
 from kit.models.encoding import IGNORE, EncodedPrompt, encode_data
 from kit.models.id_rows import Rows
+from kit.models.texts import _few_at_once
 from kit.models.tokenizer import DEFAULT_CHAT_TEMPLATE
 
 DEMO = Codec(build_tokenizer())
@@ -536,6 +538,14 @@ class TestManyTextsAtOnce:
         pairs = [Pair(start, "A cat.", f"A stone {n}.", "a:1") for n in range(9)]
         encode(data(pairs, [Demonstration(start, "A cat.", "a:1")], [Prompt(start, "a:1")]))
         assert len(seen) == 1 + 1 + 9
+
+    def test_are_read_no_further_ahead_than_they_are_worked_on(self):
+        taken = []
+        values = (taken.append(n) or n for n in range(50))
+        with ThreadPoolExecutor(2) as pool:
+            for done, found in enumerate(_few_at_once(pool, lambda n: 2 * n, values)):
+                assert found == 2 * done and len(taken) <= done + 3
+        assert len(taken) == 50
 
     def test_take_a_sixth_of_the_memory_of_lists(self):
         rows = encode(data([pair(f"{n} " * 90, "yes " * 90, "no " * 90) for n in range(200)])).pairs.train

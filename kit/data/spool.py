@@ -4,7 +4,8 @@ import os
 import tempfile
 import weakref
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, overload
 
@@ -65,8 +66,7 @@ class Spool(Sequence[bytes]):
         return ahead[start - begins : end - begins]
 
     def _write(self) -> None:
-        folder = _folder()
-        try:
+        with room_for_rows() as folder:
             if self._file is None:
                 self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115 - closed with this object
                 weakref.finalize(self, self._file.close)
@@ -74,16 +74,20 @@ class Spool(Sequence[bytes]):
             rest = memoryview(self._recent)
             while rest:
                 rest = rest[self._file.write(rest) :]
-        except OSError as error:
-            mib = (self._written + len(self._recent)) // 2**20
-            raise MachineError(
-                catalogue.NO_ROOM_FOR_ROWS.format(folder=folder, mib=mib, error=error.strerror or error)
-            ) from error
         self._written += len(self._recent)
         self._recent = bytearray()
 
 
-def _folder() -> str:
-    """Where large files may lie for a while: TMPDIR, or else /var/tmp, for /tmp is memory on many machines."""
+@contextmanager
+def room_for_rows() -> Iterator[str]:
+    """The folder where rows may lie for a while: TMPDIR, or else /var/tmp, for /tmp is memory on many machines.
+
+    Raises MachineError where the block cannot write there.
+    """
     set_by_user = any(os.environ.get(name) for name in ("TMPDIR", "TEMP", "TMP"))
-    return tempfile.gettempdir() if set_by_user or not Path("/var/tmp").is_dir() else "/var/tmp"
+    folder = tempfile.gettempdir() if set_by_user or not Path("/var/tmp").is_dir() else "/var/tmp"
+    try:
+        yield folder
+    except OSError as error:
+        why = error.strerror or error
+        raise MachineError(catalogue.NO_ROOM_FOR_ROWS.format(folder=folder, error=why)) from error
