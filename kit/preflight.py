@@ -173,7 +173,7 @@ def _check_stages_have_data(config: Config, data: Data) -> None:
     if needing and not data.pairs.train:
         raise DataError(f"data.preferences: none given, but {', '.join(needing)} need pairs; set it, or run sft alone")
     if "reward" in config.stages and config.reward.margin:
-        without = sum(pair.margin is None for pair in data.pairs.train)
+        without = data.pairs.train.without_margin()
         if without == len(data.pairs.train):
             raise DataError(catalogue.NO_MARGINS.format(margin=config.reward.margin))
         if without:

@@ -3,11 +3,16 @@
 import pytest
 
 from kit.data import Demonstration, Pair, Prompt
-from kit.data.checks import Drop, drop_blank, drop_duplicates, drop_equal, require_enough, summary
+from kit.data.checks import Drop, drop_duplicates, drop_flawed, require_enough, summary
+from kit.data.kept import Kept
 from kit.errors import DataError
 
 PROMPT = [{"role": "user", "content": "2+2?"}]
 GOOD = Pair(PROMPT, "4", "5", "a:1")
+
+
+def kept(*rows):
+    return Kept().add(rows, type(rows[0]))
 
 
 class TestBlank:
@@ -23,29 +28,36 @@ class TestBlank:
         ],
     )
     def test_a_blank_text_drops_the_row_with_its_reason(self, row, reason):
-        assert drop_blank([row]) == ([], [Drop(reason, "a:2")])
+        assert drop_flawed(kept(row)) == ([], [Drop(reason, "a:2")])
 
     def test_full_rows_are_kept(self):
-        assert drop_blank([GOOD]) == ([GOOD], [])
+        assert drop_flawed(kept(GOOD)) == ([GOOD], [])
+
+    def test_blank_rows_are_told_before_equal_ones(self):
+        rows = kept(Pair(PROMPT, "4", "4", "a:1"), GOOD, Pair(PROMPT, "4", " ", "a:3"))
+        found, drops = drop_flawed(rows)
+        assert found == [GOOD] and [drop.where for drop in drops] == ["a:3", "a:1"]
 
 
 class TestEqual:
     def test_equal_answers_are_dropped(self):
-        assert drop_equal([GOOD, Pair(PROMPT, "4", "4", "a:2")]) == ([GOOD], [Drop("chosen equals rejected", "a:2")])
+        drops = [Drop("chosen equals rejected", "a:2")]
+        assert drop_flawed(kept(GOOD, Pair(PROMPT, "4", "4", "a:2"))) == ([GOOD], drops)
 
     def test_answers_that_differ_in_outer_whitespace_alone_are_equal(self):
-        assert drop_equal([Pair(PROMPT, "4\n", " 4", "a:2")])[0] == []
+        assert drop_flawed(kept(Pair(PROMPT, "4\n", " 4", "a:2")))[0] == []
 
 
 class TestDuplicates:
     def test_the_first_of_equal_rows_is_kept(self):
-        assert drop_duplicates([GOOD, Pair(PROMPT, "4", "5", "a:2")]) == ([GOOD], [Drop("exact duplicates", "a:2")])
+        again = Pair([*PROMPT], "4", "5", "a:2")
+        assert drop_duplicates(kept(GOOD, again)) == ([GOOD], [Drop("exact duplicates", "a:2")])
 
     def test_the_swapped_pair_is_no_duplicate(self):
-        assert len(drop_duplicates([GOOD, Pair(PROMPT, "5", "4", "a:2")])[0]) == 2
+        assert len(drop_duplicates(kept(GOOD, Pair(PROMPT, "5", "4", "a:2")))[0]) == 2
 
     def test_another_prompt_is_no_duplicate(self):
-        assert len(drop_duplicates([GOOD, Pair([*PROMPT, *PROMPT], "4", "5", "a:2")])[0]) == 2
+        assert len(drop_duplicates(kept(GOOD, Pair([*PROMPT, *PROMPT], "4", "5", "a:2")))[0]) == 2
 
 
 class TestEnough:

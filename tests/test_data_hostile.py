@@ -222,15 +222,15 @@ class TestListsReadItemByItem:
         path = tmp_path / "a.json"
         with path.open("w") as file:
             file.write(
-                "[" + ",\n".join(json.dumps({"prompt": f"{n}?", "unused": "x" * 99_000}) for n in range(700)) + "]"
+                "[" + ",\n".join(json.dumps({"prompt": f"{n}?", "unused": "x" * 99_000}) for n in range(1400)) + "]"
             )
         code = (
-            f"import resource\nresource.setrlimit(resource.RLIMIT_DATA, ({60 * 2**20},) * 2)\n"
+            f"import resource\nresource.setrlimit(resource.RLIMIT_DATA, ({120 * 2**20},) * 2)\n"
             "from kit.data.sources import read_source\n"
             f"print(sum(1 for _ in read_source({str(path)!r}, 'data.prompts', 0).rows))"
         )
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
-        assert done.stdout.strip() == "700", done.stderr
+        assert done.stdout.strip() == "1400", done.stderr
 
 
 class TestEncodings:

@@ -8,14 +8,17 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from kit.config import DataSettings
-from kit.data import Pair, Prompt, Split, load_data, prompt_key
-from kit.data.rows import fingerprint_of, messages_of
-from kit.data.split import hold_out
+from kit.data import Pair, Prompt, load_data, prompt_key
+from kit.data.data import fingerprint_of
+from kit.data.kept import Kept, KeptSplit, joined
+from kit.data.rows import messages_of
+from kit.data.split import HELD_OUT, OPEN, TRAIN, hold_out
 from kit.errors import DataError
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -33,7 +36,8 @@ def load(seed=0, preferences=ROWS, demonstrations=None, prompts=None, eval_fract
 
 
 def held(keys, fraction=0.2, seed=0, decided=None):
-    return {key for key, is_held in hold_out(keys, fraction, seed, decided or {}).items() if is_held}
+    sides = np.array([(decided or {}).get(key, OPEN) for key in keys], dtype=np.int8)
+    return {key for key, side in zip(keys, hold_out(keys, fraction, seed, sides), strict=True) if side == HELD_OUT}
 
 
 def keys_of(rows: Iterable) -> set[str]:
@@ -74,9 +78,11 @@ class TestTheBytesThatAreHashed:
         pairs = [Pair([{"role": "user", "content": prompt}], a, b, "x:1") for prompt, a, b in texts]
         bare = [Prompt(pair.prompt, "x:1") for pair in pairs]
         rows = [[pair.prompt, [pair.chosen, pair.rejected]] for pair in pairs]
+        kept = Kept()
+        none = kept.add([], Pair)
         values = [*rows, None, None, *([pair.prompt, []] for pair in pairs), None, None]
         written = "".join(json.dumps(v, ensure_ascii=False, sort_keys=True) + "\n" for v in values)
-        found = fingerprint_of(Split(pairs, []), Split(bare, []))
+        found = fingerprint_of(KeptSplit(kept.add(pairs, Pair), none), KeptSplit(kept.add(bare, Prompt), none))
         assert found == hashlib.sha256(written.encode()).hexdigest()
 
 
@@ -89,9 +95,6 @@ class TestHoldOut:
 
     def test_another_seed_holds_out_others(self):
         assert held(KEYS) != held(KEYS, seed=1)
-
-    def test_repeated_keys_count_once(self):
-        assert held(KEYS) == held(KEYS * 3)
 
     def test_of_two_prompts_one_is_held_out_however_small_the_fraction(self):
         assert len(held(KEYS[:2], fraction=0.001)) == 1
@@ -106,18 +109,21 @@ class TestHoldOut:
         assert held(KEYS, fraction=0) == set()
 
     def test_decided_keys_keep_their_side(self):
-        decided = dict.fromkeys(KEYS[:10], True) | dict.fromkeys(KEYS[10:50], False)
+        decided = dict.fromkeys(KEYS[:10], HELD_OUT) | dict.fromkeys(KEYS[10:50], TRAIN)
         assert set(KEYS[:10]) <= held(KEYS, decided=decided)
         assert not set(KEYS[10:50]) & held(KEYS, decided=decided)
 
     def test_decided_keys_count_towards_the_fraction(self):
-        assert len(held(KEYS, decided=dict.fromkeys(KEYS[:15], True))) == 20
+        assert len(held(KEYS, decided=dict.fromkeys(KEYS[:15], HELD_OUT))) == 20
 
 
 class TestSplitOfLoadedData:
     def test_no_prompt_is_on_both_sides(self):
         data = load()
         assert not keys_of(data.pairs.train) & keys_of(data.pairs.held_out)
+
+    def test_repeated_prompts_count_once(self):
+        assert keys_of(load(preferences=ROWS[::2]).pairs.held_out) == keys_of(load().pairs.held_out)
 
     def test_the_rows_of_a_side_keep_the_order_of_the_source(self):
         numbers = [int(pair.where.split()[-1]) for pair in load().pairs.train]
@@ -152,7 +158,7 @@ class TestSplitOfLoadedData:
 
     def test_without_pairs_the_prompts_are_those_of_the_demonstrations(self):
         data = load(preferences=None, demonstrations=[row | {"completion": "x"} for row in questions(1, 2, 3)])
-        assert data.pairs == Split([], [])
+        assert data.pairs.train == data.pairs.held_out == []
         assert keys_of(data.prompts.train) == keys_of(data.demonstrations.train)
 
     def test_neither_pairs_nor_demonstrations_are_refused_with_help(self):
@@ -177,7 +183,8 @@ class TestFingerprint:
 
     def test_the_side_of_a_row_counts(self):
         pairs = load().pairs
-        assert fingerprint_of(pairs) != fingerprint_of(Split([*pairs.train, *pairs.held_out], []))
+        one_side = KeptSplit(joined([pairs.train, pairs.held_out]), pairs.train.picked([]))
+        assert fingerprint_of(pairs) != fingerprint_of(one_side)
 
     def test_the_origin_does_not_count(self, tmp_path):
         path = tmp_path / "a.jsonl"

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from kit.config import DataSettings
 from kit.data import Pair, load_data, prompt_key
+from kit.data.kept import Kept
 from kit.data.weigh import balance_prompts, resample, shares
 from kit.errors import DataError
 
@@ -38,33 +39,39 @@ def load(seed=0, **settings):
     return load_data(DataSettings(**{"eval_fraction": 0.2, **settings}), seed)
 
 
+def kept(pairs):
+    return Kept().add(pairs, Pair)
+
+
 class TestBalancePrompts:
     @given(st.lists(st.integers(2, 9), min_size=1, max_size=12))
     def test_every_prompt_gives_the_same_number_of_pairs(self, sizes):
         pairs = [pair for number, k in enumerate(sizes) for pair in ranked(f"prompt {number}", k)]
-        counts = by_prompt(balance_prompts(pairs, seed=0))
+        counts = by_prompt(balance_prompts(kept(pairs), seed=0))
         assert len(counts) == len(sizes) and len(set(counts.values())) == 1
 
     def test_that_number_is_the_mean_so_that_a_pass_keeps_its_length(self):
         pairs = ranked("a", 2) + ranked("b", 4)  # 1 and 6
-        assert set(by_prompt(balance_prompts(pairs, seed=0)).values()) == {4}
+        assert set(by_prompt(balance_prompts(kept(pairs), seed=0)).values()) == {4}
 
     def test_pairs_of_a_prompt_with_many_answers_are_all_different(self):
-        kept = [p for p in balance_prompts(ranked("a", 2) + ranked("b", 9), seed=0) if p.where == "b"]
-        assert len({(p.chosen, p.rejected) for p in kept}) == len(kept)
+        found = [p for p in balance_prompts(kept(ranked("a", 2) + ranked("b", 9)), seed=0) if p.where == "b"]
+        assert len({(p.chosen, p.rejected) for p in found}) == len(found)
 
     def test_which_are_kept_differs_from_prompt_to_prompt(self):
         pairs = ranked("a", 2) + ranked("b", 9) + ranked("c", 9)
-        kept = [{(p.chosen, p.rejected) for p in balance_prompts(pairs, seed=0) if p.where == name} for name in "bc"]
-        assert kept[0] != kept[1]
+        found = [
+            {(p.chosen, p.rejected) for p in balance_prompts(kept(pairs), seed=0) if p.where == name} for name in "bc"
+        ]
+        assert found[0] != found[1]
 
     def test_another_seed_keeps_others_and_the_same_seed_the_same(self):
-        pairs = ranked("a", 2) + ranked("b", 9)
+        pairs = kept(ranked("a", 2) + ranked("b", 9))
         assert balance_prompts(pairs, 0) == balance_prompts(pairs, 0) != balance_prompts(pairs, 1)
 
     def test_prompts_of_equal_size_are_left_as_they_are(self):
         pairs = ranked("a", 4) + ranked("b", 4)
-        assert balance_prompts(pairs, seed=0) == pairs
+        assert balance_prompts(kept(pairs), seed=0) == pairs
 
 
 class TestResample:

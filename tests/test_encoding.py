@@ -1,6 +1,7 @@
 """Text to tokens: a sequence is prompt ids + response ids, and a response ends with one end of turn."""
 
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import trl
@@ -13,13 +14,16 @@ from toy_tokenizers import CHATML, byte_level, character_level, word_level
 
 from kit.config import DataSettings
 from kit.data import catalogue
+from kit.data.data import Data
 from kit.data.found import Stops
-from kit.data.rows import Data, Demonstration, Pair, Prompt, Split
+from kit.data.kept import Kept, KeptSplit
+from kit.data.rows import Demonstration, Pair, Prompt
 from kit.demo.base import build_tokenizer
 from kit.errors import DataError, ModelError
 from kit.models.codec import Codec
 from kit.models.encoding import IGNORE, EncodedPrompt, encode_data
 from kit.models.id_rows import Rows
+from kit.models.texts import _few_at_once
 from kit.models.tokenizer import DEFAULT_CHAT_TEMPLATE
 
 DEMO = Codec(build_tokenizer())
@@ -68,7 +72,13 @@ def pair(prompt="Name a pet.", chosen="A cat.", rejected="A stone.", where="rows
 
 def data(pairs=(), demonstrations=(), prompts=(), held_out=()) -> Data:
     """Rows to train on, and pairs held out."""
-    return Data(Split(list(pairs), list(held_out)), Split(list(demonstrations), []), Split(list(prompts), []), [])
+    kept = Kept()
+    none = kept.add([], Pair)
+    splits = (
+        KeptSplit(kept.add(rows, kind), kept.add(others, kind))
+        for kind, rows, others in ((Pair, pairs, held_out), (Demonstration, demonstrations, ()), (Prompt, prompts, ()))
+    )
+    return Data(*splits, notes=[], judge=none)
 
 
 SHORT = [pair() for _ in range(30)]  # so many that one row among them is less than one in twenty
@@ -506,7 +516,7 @@ class TestManyTextsAtOnce:
         rows = [Pair(start, odd[n % 10], odd[(n + 3) % 10], f"a:{n}") for n, start in enumerate(turns)]
         whole = data(rows, prompts=[Prompt(row.prompt, row.where) for row in rows])
         found = encode_data(whole, codec, DataSettings(max_prompt_tokens=8192, max_response_tokens=4096))
-        assert [found.measured["pairs"].kept[n] for n in range(len(rows))] == [row.where for row in rows]
+        assert [found.measured["pairs"].where(n) for n in range(len(rows))] == [row.where for row in rows]
         for row, ids in zip(rows, found.pairs.train, strict=True):
             assert ids["prompt_ids"] == codec.prompt(row.prompt)
             assert ids["chosen_ids"] == codec.response(row.prompt, row.chosen)
@@ -528,6 +538,14 @@ class TestManyTextsAtOnce:
         pairs = [Pair(start, "A cat.", f"A stone {n}.", "a:1") for n in range(9)]
         encode(data(pairs, [Demonstration(start, "A cat.", "a:1")], [Prompt(start, "a:1")]))
         assert len(seen) == 1 + 1 + 9
+
+    def test_are_read_no_further_ahead_than_they_are_worked_on(self):
+        taken = []
+        values = (taken.append(n) or n for n in range(50))
+        with ThreadPoolExecutor(2) as pool:
+            for done, found in enumerate(_few_at_once(pool, lambda n: 2 * n, values)):
+                assert found == 2 * done and len(taken) <= done + 3
+        assert len(taken) == 50
 
     def test_take_a_sixth_of_the_memory_of_lists(self):
         rows = encode(data([pair(f"{n} " * 90, "yes " * 90, "no " * 90) for n in range(200)])).pairs.train

@@ -6,6 +6,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from rich.console import Console
 from toy_tokenizers import CHATML, byte_level
@@ -13,6 +14,7 @@ from toy_tokenizers import CHATML, byte_level
 import kit
 from kit.data import load_data
 from kit.data.found import Stops, is_warning
+from kit.data.kept import KeptSplit, joined
 from kit.errors import DataError
 from kit.findings import words
 from kit.findings.findings import Findings
@@ -23,7 +25,6 @@ from kit.findings.terminal import print_findings
 from kit.models.base import Base
 from kit.models.device import choose_precision
 from kit.models.encoding import Codec, encode_data
-from kit.models.id_rows import Glance
 from kit.models.measured import at_most
 from kit.stages.gate import judge_reward_model
 
@@ -136,13 +137,12 @@ class TestLengths:
 class TestPairs:
     def test_longer_wins_is_the_baseline_that_the_gate_takes(self):
         tokens = [(3, 1), (2, 2), (1, 5), (4, 1)]
-        pairs = [Glance(memoryview(b""), (memoryview(bytes(c)), memoryview(bytes(r)))) for c, r in tokens]
         rows = [
             {"prompt": n, "chosen_score": 1.0 + n % 3, "rejected_score": 0.3 * n,
              "chosen_tokens": chosen, "rejected_tokens": rejected}
             for n, (chosen, rejected) in enumerate(tokens)
         ]  # fmt: skip
-        assert longer_wins(pairs).share == judge_reward_model(rows)["longer_wins"]["mean"] == 0.625
+        assert longer_wins(*np.array(tokens).T).share == judge_reward_model(rows)["longer_wins"]["mean"] == 0.625
 
     def test_that_length_alone_tells_apart_are_worth_a_look(self):
         shorter = [row | {"chosen": SHORT.format(n), "rejected": LONG.format(n)} for n, row in enumerate(ROWS)]
@@ -200,7 +200,8 @@ class TestTheSplit:
     def test_is_checked_and_not_taken_for_granted(self):
         config = kit.Config(data={"preferences": ROWS, "eval_fraction": 0.25})
         data = load_data(config.data, 0)
-        data.prompts.train.append(data.prompts.held_out[0])
+        prompts = KeptSplit(joined([data.prompts.train, data.prompts.held_out.picked([0])]), data.prompts.held_out)
+        data = replace(data, prompts=prompts)
         base = Base(config.model, "toy", choose_precision(config.model), CODEC)
         encoded = encode_data(data, CODEC, config.data)
         assert findings_of(config, data, encoded, base, Stops(), {}, "").turns.on_both_sides == 1

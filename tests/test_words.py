@@ -9,7 +9,7 @@ from toy_tokenizers import CHATML, byte_level, character_level, word_level
 from kit.demo.base import build_tokenizer
 from kit.models import words
 from kit.models.codec import Codec
-from kit.models.words import Words, can_be_cut
+from kit.models.words import Words, added_tokens, can_be_cut
 
 LLAMA_3, QWEN = sorted(words._PATTERNS, key=len, reverse=True)
 # What stands beside a cut: white space of all kinds, marks that join a letter, contractions, digits, tokens.
@@ -50,6 +50,26 @@ CUT = {
 }
 
 
+def by_words(tokenizer: Tokenizer, texts: list[str]) -> list[list[int]]:
+    return lists(Words(asked(tokenizer), added_tokens(tokenizer)).ids(texts))
+
+
+def lists(found) -> list[list[int]]:
+    return [ids.tolist() for ids in found]
+
+
+def with_tokens(*tokens: AddedToken) -> Tokenizer:
+    made = core(split(QWEN), BYTES, normalizer=normalizers.NFC())
+    made.add_special_tokens([*tokens])
+    return made
+
+
+OVERLAPPING = with_tokens(
+    *(AddedToken(text, normalized=False) for text in ("<|end", "<|end|>a", "d|>", "ab", "<|end|>ab")),
+    AddedToken("be", normalized=True), AddedToken("\u00e9|", normalized=True),
+)  # fmt: skip
+
+
 class TestWords:
     @pytest.mark.parametrize("name", CUT)
     @given(texts=TEXTS)
@@ -69,12 +89,22 @@ class TestWords:
     )
     @settings(max_examples=300)
     def test_give_the_ids_of_the_whole_text(self, name, texts):
-        assert Words(asked(CUT[name])).ids(texts) == asked(CUT[name])(texts)
+        assert by_words(CUT[name], texts) == asked(CUT[name])(texts)
 
     @pytest.mark.parametrize("name", CUT)
     @given(texts=st.lists(st.text()))
     def test_do_so_over_any_text(self, name, texts):
-        assert Words(asked(CUT[name])).ids(texts) == asked(CUT[name])(texts)
+        assert by_words(CUT[name], texts) == asked(CUT[name])(texts)
+
+    @given(text=st.text("<|end>ab e\u0301", max_size=30))
+    def test_do_so_where_one_token_holds_another_or_begins_inside_it(self, text):
+        assert by_words(OVERLAPPING, [text]) == asked(OVERLAPPING)([text])
+
+    def test_are_the_same_beside_an_end_of_turn(self):
+        seen = []
+        read = Words(lambda texts: seen.extend(texts) or [[len(text)] for text in texts], ["<|end|>", "<|end|>+"])
+        read.ids(["the cat<|end|>", "cat<|end|>the<|end|>+cat", "<|end|><|end|>"])
+        assert sorted(seen) == [" cat", "<|end|>", "<|end|>+", "cat", "the"]
 
     def test_are_asked_for_once(self):
         seen = []
@@ -86,7 +116,7 @@ class TestWords:
         monkeypatch.setattr(words, "_MOST_KNOWN", 3)
         read = Words(asked(CUT["qwen"]))
         for text in ("the cat and the dog", "a cat", "a dog", "the cat and the dog"):
-            assert read.ids([text]) == asked(CUT["qwen"])([text])
+            assert lists(read.ids([text])) == asked(CUT["qwen"])([text])
             assert len(read._known) <= 5
 
 

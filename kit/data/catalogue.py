@@ -153,6 +153,10 @@ LONG_WHOLE = (
 )
 BLANK_LINES = "{where}: over {lines:,} blank lines in a row. Is it data?"
 BOMB = "{name}: the archive unpacks to over {times} times its size, as no text does. If it is yours, unpack it first."
+NO_ROOM_FOR_ROWS = (
+    "{folder}: {error}. The rows of the data lie there while they are used, in files of about their size. Make room, "
+    "or set the environment variable TMPDIR to a folder on another disk."
+)
 NO_MEMORY = "{name}: the memory of this machine does not hold its rows. Use fewer of them."
 CHANGED = "{name}: the file was changed while it was read. Run again when it is whole."
 NO_PLAIN_FILE = "{path}: {what}, not a plain file. Write the rows into a file, and name that."

@@ -1,12 +1,14 @@
 """Rows that teach nothing, or the wrong thing, are dropped and counted; too many of them stop the run."""
 
-import string
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
+
 from kit.data import catalogue
+from kit.data.kept import Rows, first_of, repeated
 from kit.data.problems import SHOWN
-from kit.data.rows import Pair, Row, answers_of, messages_of
+from kit.data.rows import Pair, Row
 from kit.errors import DataError
 
 MAX_DROPPED_SHARE = 0.5
@@ -16,8 +18,6 @@ MAX_EQUAL_SHARE = 0.1
 FEW_BOTH_WAYS = 9  # so many say nothing
 MAX_BOTH_WAYS_SHARE = 0.25  # people who agree on two of three pairs, each judged twice, contradict 17 % of them
 
-_UNSEEN = string.whitespace + "\u00a0\u00ad\u200b\u200c\u200d\u200e\u200f\u2060\u3000\ufeff"
-
 
 class Drop(NamedTuple):
     """A row left out, and why."""
@@ -26,45 +26,26 @@ class Drop(NamedTuple):
     where: str
 
 
-def drop_blank(rows: Sequence[Row]) -> tuple[list[Row], list[Drop]]:
-    """The rows without those that hold a turn or an answer of nothing that can be seen (its loss would be 0.0)."""
-
-    def reason(row: Row) -> str | None:
-        if any(_is_blank(message["content"]) for message in messages_of(row)):
-            return catalogue.EMPTY_TURN
-        names = ("chosen", "rejected") if isinstance(row, Pair) else ("response",)
-        empty = [name for name, text in zip(names, answers_of(row), strict=False) if _is_blank(text)]
-        return catalogue.EMPTY_ANSWER.format(names=" and ".join(empty)) if empty else None
-
-    return _without(rows, reason)
+def drop_flawed(rows: Rows[Row]) -> tuple[Rows[Row], list[Drop]]:
+    """The rows without those that teach nothing by themselves: blank ones are told first, then equal answers."""
+    flaws = rows.kept.flaws
+    flawed = sorted((n for n in map(int, rows.numbers) if n in flaws), key=lambda n: flaws[n] == catalogue.EQUAL)
+    drops = [Drop(flaws[number], rows.kept.where(number)) for number in flawed]
+    return rows.picked(~np.isin(rows.numbers, flawed)) if flawed else rows, drops
 
 
-def _is_blank(text: str) -> bool:
-    """Whether nothing of a text can be seen: white space, or characters of no width."""
-    return not text.strip() or (not text.isascii() and not text.strip(_UNSEEN))
-
-
-def drop_equal(rows: Sequence[Row]) -> tuple[list[Row], list[Drop]]:
-    """The rows without pairs whose two answers are one (their loss would stay at ln 2 for ever)."""
-    return _without(
-        rows,
-        lambda row: catalogue.EQUAL if isinstance(row, Pair) and row.chosen.strip() == row.rejected.strip() else None,
-    )
-
-
-def drop_duplicates(rows: Sequence[Row]) -> tuple[list[Row], list[Drop]]:
+def drop_duplicates(rows: Rows[Row]) -> tuple[Rows[Row], list[Drop]]:
     """The rows without those that repeat an earlier one exactly."""
-    seen: set[object] = set()
+    again = repeated(rows.same_texts())
+    return rows.picked(~again), [Drop(catalogue.DUPLICATE, rows.where(at)) for at in map(int, np.flatnonzero(again))]
 
-    def reason(row: Row) -> str | None:
-        prompt = tuple((message["role"], message["content"]) for message in messages_of(row))
-        identity = (prompt, answers_of(row))
-        if identity in seen:
-            return catalogue.DUPLICATE
-        seen.add(identity)
-        return None
 
-    return _without(rows, reason)
+def judged_both_ways(pairs: Rows[Pair]) -> list[str]:
+    """Where later pairs stand whose two answers an earlier pair of the same prompt puts the other way round."""
+    chosen, rejected = pairs.same_texts()[:, 1:].T
+    both = np.stack([pairs.same_prompts(), np.minimum(chosen, rejected), np.maximum(chosen, rejected)], axis=1)
+    otherwise = chosen != chosen[first_of(both)]
+    return [pairs.where(at) for at in map(int, np.flatnonzero(otherwise))]
 
 
 def require_enough(source: str, kept: int, drops: Sequence[Drop], allowed: int = 0) -> None:
@@ -133,15 +114,3 @@ def summary(drops: Sequence[Drop]) -> list[str]:
         catalogue.DROPPED.format(count=len(where), s="s" if len(where) > 1 else "", reason=reason, first=where[0])
         for reason, where in places.items()
     ]
-
-
-def _without(rows: Sequence[Row], reason: Callable[[Row], str | None]) -> tuple[list[Row], list[Drop]]:
-    kept: list[Row] = []
-    drops: list[Drop] = []
-    for row in rows:
-        why = reason(row)
-        if why is None:
-            kept.append(row)
-        else:
-            drops.append(Drop(why, row.where))
-    return kept, drops

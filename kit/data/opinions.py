@@ -6,13 +6,13 @@ One opinion orders its answers among themselves. Opinions of several people on o
 
 import statistics
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import NamedTuple
 
 from kit.data import catalogue
-from kit.data.rows import Demonstration, Message, Pair, prompt_key, prompt_keys
+from kit.data.rows import Demonstration, Message, Pair, prompt_key
 
 
 class Answer(NamedTuple):
@@ -43,13 +43,12 @@ class Rules(NamedTuple):
     rated: bool = False  # a difference of two values is the margin of their pair
 
 
-def pairs_of(opinions: Iterable[Opinion], rules: Rules, counts: Counter[str]) -> list[Pair]:
+def pairs_of(opinions: Iterable[Opinion], rules: Rules, counts: Counter[str]) -> Iterator[Pair]:
     """All ordered pairs of answers of which one is better by more than `min_margin`, opinion by opinion.
 
     Ties make no pair. `counts` learns how often that, and whatever else is worth a note, came about; a count of 0 marks
     a fact that has no number.
     """
-    pairs: list[Pair] = []
     for opinion in opinions:
         judged = [answer for answer in opinion.answers if answer.value is not None]
         if len(judged) < len(opinion.answers):
@@ -63,28 +62,22 @@ def pairs_of(opinions: Iterable[Opinion], rules: Rules, counts: Counter[str]) ->
                 counts[catalogue.BELOW_MARGIN.format(margin=rules.min_margin)] += 1
             else:
                 margin = abs(difference) if rules.rated else opinion.margin
-                pairs.append(Pair(opinion.prompt, better.text, worse.text, opinion.where, margin))
-    return pairs
+                yield Pair(opinion.prompt, better.text, worse.text, opinion.where, margin)
 
 
-def without_empty(opinions: Sequence[Opinion], counts: Counter[str]) -> tuple[list[Opinion], list[str]]:
-    """The opinions without answers of no text, which teach nothing, and the places of the rows that held one.
+def without_empty(opinions: Iterable[Opinion], places: dict[str, None]) -> Iterator[Opinion]:
+    """The opinions without answers of no text, which teach nothing; `places` learns where the rows stand that held one.
 
     An opinion that had two answers or more and has one left is left out.
     """
-    kept: list[Opinion] = []
-    places: dict[str, None] = {}
     for opinion in opinions:
         full = tuple(answer for answer in opinion.answers if answer.text.strip())
-        if len(full) < len(opinion.answers):
-            places[opinion.where] = None
         if len(full) == len(opinion.answers):
-            kept.append(opinion)
-        elif len(full) > 1:
-            kept.append(replace(opinion, answers=full))
-    if places:
-        counts[catalogue.EMPTY_ANSWER_LEFT_OUT] = len(places)
-    return kept, list(places)
+            yield opinion
+            continue
+        places[opinion.where] = None
+        if len(full) > 1:
+            yield replace(opinion, answers=full)
 
 
 def one_a_person(ratings: Iterable[Opinion]) -> list[Opinion]:
@@ -115,16 +108,14 @@ def unfit_answers(opinions: Iterable[Opinion]) -> frozenset[tuple[str, str]]:
     return frozenset(answer for answer, votes in said.items() if 2 * sum(votes) >= len(votes) > 0 and any(votes))
 
 
-def best_of(opinions: Iterable[Opinion]) -> list[Demonstration]:
+def best_of(opinions: Iterable[Opinion]) -> Iterator[Demonstration]:
     """The best answer of every opinion; of equally good ones the first. The only one, if nobody judged it."""
-    found = []
     for opinion in opinions:
         judged = [answer for answer in opinion.answers if answer.value is not None]
         pool = judged or (opinion.answers if len(opinion.answers) == 1 else ())
         if pool:
             best = max(pool, key=lambda answer: answer.value or 0.0)
-            found.append(Demonstration(opinion.prompt, best.text, opinion.where))
-    return found
+            yield Demonstration(opinion.prompt, best.text, opinion.where)
 
 
 def one_a_prompt(ratings: Sequence[Opinion], rules: Rules, counts: Counter[str]) -> list[Opinion]:
@@ -205,26 +196,18 @@ def settle_votes(opinions: Sequence[Opinion], counts: Counter[str], margins: boo
     return settled
 
 
-def judged_both_ways(pairs: Sequence[Pair]) -> list[Pair]:
-    """The later pairs whose two answers an earlier pair of the same prompt puts the other way round."""
-    answers = Counter(frozenset((pair.chosen, pair.rejected)) for pair in pairs)
-    pairs = [pair for pair in pairs if answers[frozenset((pair.chosen, pair.rejected))] > 1]
-    seen: dict[tuple[str, str, str], str] = {}
-    found = []
-    for key, pair in zip(prompt_keys(pairs), pairs, strict=True):
-        low, high = sorted((pair.chosen, pair.rejected))
-        if seen.setdefault((key, low, high), pair.chosen) != pair.chosen:
-            found.append(pair)
-    return found
+class SideBias:
+    """How often the first of two shown answers won, counted while the opinions pass by; ties do not count."""
 
+    def __init__(self) -> None:
+        self.first = self.total = 0
 
-def side_bias(opinions: Iterable[Opinion]) -> tuple[int, int]:
-    """(how often the first of two shown answers won, verdicts in all); ties do not count."""
-    first = total = 0
-    for opinion in opinions:
-        one, two = (answer.value or 0.0 for answer in opinion.answers[:2])
-        first, total = first + (one > two), total + (one != two)
-    return first, total
+    def watched(self, opinions: Iterable[Opinion]) -> Iterator[Opinion]:
+        """The opinions, as they are."""
+        for opinion in opinions:
+            one, two = (answer.value or 0.0 for answer in opinion.answers[:2])
+            self.first, self.total = self.first + (one > two), self.total + (one != two)
+            yield opinion
 
 
 def _verdict(opinion: Opinion, first: str) -> int:

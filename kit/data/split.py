@@ -1,54 +1,67 @@
 """Which prompts are held out: by prompt, so that no prompt stands on both sides, whatever the order of the rows."""
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
-from kit.data.rows import Data, Row, Split, prompt_keys
+import numpy as np
+from numpy.typing import NDArray
+
+from kit.data.data import Data
+from kit.data.kept import KeptSplit, Numbers, Row, Rows
+
+OPEN, TRAIN, HELD_OUT = -1, 0, 1  # the side of a prompt; open: not decided yet
+Sides = NDArray[np.int8]
 
 
-def hold_out(keys: Iterable[str], fraction: float, seed: int, decided: Mapping[str, bool]) -> dict[str, bool]:
-    """For each prompt key, whether it is held out of training; keys that are `decided` keep their side.
+def hold_out(keys: Sequence[str], fraction: float, seed: int, decided: Sides) -> Sides:
+    """The side of each prompt, by its key, which stands once; those that are `decided` keep theirs.
 
     The prompts with the smallest sha256(seed, key) are held out until `fraction` of them are: at least one of two
     or more, never all, none where `fraction` is 0.
     """
-    every = set(keys)
-    sides = {key: decided[key] for key in every if key in decided}
-    wanted = round(fraction * len(every))
+    wanted = round(fraction * len(keys))
     if fraction > 0:
-        wanted = min(max(wanted, 1), len(every) - 1)
-    ranked = sorted(every - sides.keys(), key=lambda key: hashlib.sha256(f"{seed} {key}".encode()).digest())
-    missing = max(0, wanted - sum(sides.values()))
-    return sides | {key: position < missing for position, key in enumerate(ranked)}
+        wanted = min(max(wanted, 1), len(keys) - 1)
+    undecided = np.flatnonzero(decided == OPEN)
+    digests = b"".join(hashlib.sha256(f"{seed} {keys[at]}".encode()).digest() for at in map(int, undecided))
+    ranked = undecided[np.argsort(np.frombuffer(digests, dtype=np.dtype((np.void, 32))), kind="stable")]
+    missing = max(0, wanted - int(np.sum(decided == HELD_OUT)))
+    sides = decided.copy()
+    sides[ranked[:missing]], sides[ranked[missing:]] = HELD_OUT, TRAIN
+    return sides
 
 
-def split_rows(
-    rows: Sequence[Row], fraction: float, seed: int, decided: dict[str, bool], known: dict[int, str] | None = None
-) -> Split[Row]:
-    """The rows split by prompt, in their order; the sides of new prompts are added to `decided`, keys to `known`."""
-    keys = prompt_keys(rows, known)
-    decided.update(hold_out(keys, fraction, seed, decided))
-    train = [row for row, key in zip(rows, keys, strict=True) if not decided[key]]
-    held_out = [row for row, key in zip(rows, keys, strict=True) if decided[key]]
-    return Split(train, held_out)
+def split_rows(rows: Rows[Row], fraction: float, seed: int, decided: Sides) -> tuple[KeptSplit[Row], Sides]:
+    """The rows split by prompt, in their order; and the sides of all prompts so far, to be handed in next time."""
+    prompts = rows.same_prompts()
+    every = np.unique(prompts)
+    sides = np.full(rows.kept.prompts, OPEN, dtype=np.int8)
+    sides[: len(decided)] = decided
+    sides[every] = hold_out(rows.kept.keys(every), fraction, seed, sides[every])
+    held_out = sides[prompts] == HELD_OUT
+    return KeptSplit(rows.picked(~held_out), rows.picked(held_out)), sides
 
 
 def keep_for_judge(data: Data, fraction: float, seed: int) -> Data:
     """The data with the pairs of `fraction` of the training prompts kept for a judge: no other list holds them."""
-    train = (data.pairs.train, data.demonstrations.train, data.prompts.train)
-    keys = [prompt_keys(rows, data.keys) for rows in train]
+    every = np.unique(data.pairs.train.same_prompts())
     # A seed of its own: the prompts that the first split put nearest to the held-out ones are not taken first.
-    kept = {key for key, taken in hold_out(keys[0], fraction, seed + 7919, {}).items() if taken}
+    sides = hold_out(data.pairs.train.kept.keys(every), fraction, seed + 7919, np.full(len(every), OPEN, dtype=np.int8))
+    kept = every[sides == HELD_OUT]
 
-    def without(split: Split[Row], own: Sequence[str]) -> Split[Row]:
-        return Split([row for row, key in zip(split.train, own, strict=True) if key not in kept], split.held_out)
+    def without(split: KeptSplit[Row]) -> KeptSplit[Row]:
+        return KeptSplit(split.train.picked(~_stand_in(split.train, kept)), split.held_out)
 
-    judge = tuple(pair for pair, key in zip(data.pairs.train, keys[0], strict=True) if key in kept)
-    pairs, demonstrations = without(data.pairs, keys[0]), without(data.demonstrations, keys[1])
-    prompts = without(data.prompts, keys[2])
+    judge = data.pairs.train.picked(_stand_in(data.pairs.train, kept))
     return replace(
         data,
-        pairs=pairs, demonstrations=demonstrations, prompts=prompts, judge=judge,
+        pairs=without(data.pairs), demonstrations=without(data.demonstrations), prompts=without(data.prompts),
+        judge=judge,
         notes=[*data.notes, f"judge: {len(judge):,} pairs of {len(kept):,} training prompts kept for it alone"],
     )  # fmt: skip
+
+
+def _stand_in(rows: Rows, prompts: Numbers) -> NDArray[np.bool_]:
+    """Which rows have one of these prompts."""
+    return np.isin(rows.same_prompts(), prompts)

@@ -3,23 +3,28 @@
 import hashlib
 from collections.abc import Sequence
 
-from kit.data.rows import Pair, T, prompt_keys
+import numpy as np
+
+from kit.data.kept import Rows
+from kit.data.rows import Pair, T
 
 
-def balance_prompts(pairs: Sequence[Pair], seed: int) -> list[Pair]:
+def balance_prompts(pairs: Rows[Pair], seed: int) -> Rows[Pair]:
     """The pairs with as many of each prompt, the mean over prompts: each prompt weighs the same, whatever its K.
 
     InstructGPT weighs each of a prompt's C(K, 2) pairs by 1 / C(K, 2) (Ouyang et al. 2022, arXiv:2203.02155, eq. 1).
     Here a prompt with fewer pairs than the mean has them repeated, and one with more gives a part of them, so that a
     pass has about as many rows as there are pairs and the reward model and DPO see the same ones.
     """
-    groups: dict[str, list[Pair]] = {}
-    for key, pair in zip(prompt_keys(pairs), pairs, strict=True):
-        groups.setdefault(key, []).append(pair)
+    groups: dict[int, list[int]] = {}
+    for at, prompt in enumerate(map(int, pairs.same_prompts())):
+        groups.setdefault(prompt, []).append(at)
     if len({len(group) for group in groups.values()}) < 2:
-        return list(pairs)
+        return pairs
     each = max(1, round(len(pairs) / len(groups)))
-    return [pair for key, group in groups.items() for pair in resample(group, each, f"{seed} {key}")]
+    keys = pairs.kept.keys(np.array([*groups], dtype=np.int32))
+    drawn = zip(keys, groups.values(), strict=True)
+    return pairs.picked([at for key, group in drawn for at in resample(group, each, f"{seed} {key}")])
 
 
 def resample(rows: Sequence[T], wanted: int, seed: str) -> list[T]:

@@ -2,25 +2,29 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from hashlib import blake2b
-from itertools import chain
+
+import numpy as np
+from numpy.typing import NDArray
 
 from kit.config import Config, DataSettings
 from kit.data import Data, catalogue
 from kit.data.cycles import search_of_new
 from kit.data.found import Stops, is_warning
-from kit.data.rows import Message, Split, messages_of, prompt_keys
+from kit.data.kept import KeptSplit, Numbers, first_of, repeated
+from kit.data.rows import Split
 from kit.findings.findings import EndOfTurn, Findings, Lengths, Limit, PairFacts, Share, Sizes, Turns
 from kit.findings.samples import samples_of
 from kit.models.base import Base
 from kit.models.codec import Codec
 from kit.models.encoding import Encoded
-from kit.models.id_rows import Glance, glances
+from kit.models.id_rows import sequences
 from kit.models.measured import at_most
 
 LENGTH_TELLS = 0.8  # share of pairs, or 1 less it, in which the longer answer is the chosen one
 _BINS = 32
+_SIDES = ("train", "held_out")
 _CANDIDATES = 5  # other limits that are shown
 
 
@@ -61,11 +65,16 @@ def findings_of(
     )  # fmt: skip
 
 
-def longer_wins(pairs: Iterable[Glance]) -> Share:
+def longer_wins(chosen: NDArray[np.int64], rejected: NDArray[np.int64]) -> Share:
     """How often the answer with more tokens was chosen, a tie counting half: the gate's baseline, on its own rows."""
-    differences = [len(chosen) - len(rejected) for _, (chosen, rejected) in pairs]
-    won = sum((d > 0) + 0.5 * (d == 0) for d in differences)
-    return Share(won / len(differences) if differences else None, len(differences))
+    won = float(np.sum(chosen > rejected) + 0.5 * np.sum(chosen == rejected))
+    return Share(won / len(chosen) if len(chosen) else None, len(chosen))
+
+
+def _longer_wins(pairs: Sequence) -> Share:
+    (store, chosen), (_, rejected) = sequences(pairs, 1), sequences(pairs, 2)
+    lengths = store.lengths()
+    return longer_wins(lengths[chosen], lengths[rejected])
 
 
 def _sizes(encoded: Encoded) -> list[Sizes]:
@@ -90,40 +99,39 @@ def _lengths(encoded: Encoded, settings: DataSettings) -> list[Lengths]:
             "prompt": encoded.measured[what].prompt_tokens,
             **encoded.measured[what].response_tokens,
         }.items()
-        if tokens
+        if len(tokens)
     ]
 
 
-def _lengths_of(what: str, part: str, tokens: Sequence[int], limit: int) -> Lengths:
-    step = math.ceil((max(tokens) + 1) / _BINS)
-    counts = Counter(count // step for count in tokens)
+def _lengths_of(what: str, part: str, tokens: Numbers, limit: int) -> Lengths:
+    least, most = int(tokens.min()), int(tokens.max())
+    step = math.ceil((most + 1) / _BINS)
     p50, p95, p99 = (at_most(tokens, share) for share in (0.5, 0.95, 0.99))
-    over = sum(count > limit for count in tokens)
-    histogram = [counts[n] for n in range(max(counts) + 1)]
-    return Lengths(
-        what, part, len(tokens), min(tokens), p50, p95, p99, max(tokens), limit, over, histogram, histogram_step=step
-    )
+    over = int(np.sum(tokens > limit))
+    histogram = np.bincount(tokens // step).tolist()
+    return Lengths(what, part, len(tokens), least, p50, p95, p99, most, limit, over, histogram, histogram_step=step)
 
 
 def _limits(encoded: Encoded, settings: DataSettings) -> list[Limit]:
     measured = [encoded.measured[what] for what in ("demonstrations", "pairs", "prompts") if what in encoded.measured]
-    prompts = [count for one in measured for count in one.prompt_tokens]
-    responses = [count for one in measured for side in one.response_tokens.values() for count in side]
+    none = np.zeros(0, dtype=np.int32)
+    prompts = np.concatenate([none, *(one.prompt_tokens for one in measured)])
+    responses = np.concatenate([none, *(side for one in measured for side in one.response_tokens.values())])
     return [
         Limit(name, limit, len(tokens), at_most(tokens, 0.99), _effects(tokens, limit))
         for name, limit, tokens in (
             ("max_prompt_tokens", settings.max_prompt_tokens, prompts),
             ("max_response_tokens", settings.max_response_tokens, responses),
         )
-        if tokens
+        if len(tokens)
     ]
 
 
-def _effects(tokens: Sequence[int], limit: int) -> list[tuple[int, float]]:
+def _effects(tokens: Numbers, limit: int) -> list[tuple[int, float]]:
     """The share of texts over each power of two up to the longest text, and over the limit that is set."""
-    powers = [2**n for n in range(3, 3 + max(1, (max(tokens) - 1).bit_length() - 2))]
+    powers = [2**n for n in range(3, 3 + max(1, (int(tokens.max()) - 1).bit_length() - 2))]
     limits = sorted({limit, *powers[-_CANDIDATES:]})
-    return [(one, sum(count > one for count in tokens) / len(tokens)) for one in limits]
+    return [(one, int(np.sum(tokens > one)) / len(tokens)) for one in limits]
 
 
 def _pairs(data: Data, encoded: Encoded, settings: DataSettings) -> PairFacts:
@@ -137,8 +145,8 @@ def _pairs(data: Data, encoded: Encoded, settings: DataSettings) -> PairFacts:
         return [place for source in sources for place in source.dropped.get(reason, [])]
 
     return PairFacts(
-        longer_wins=longer_wins(glances(encoded.pairs.held_out)),
-        longer_wins_train=longer_wins(glances(encoded.pairs.train)),
+        longer_wins=_longer_wins(encoded.pairs.held_out),
+        longer_wins_train=_longer_wins(encoded.pairs.train),
         first_wins=Share(sum(first for first, _ in shown) / verdicts, verdicts) if verdicts else None,
         both_ways=both_ways,
         both_ways_share=len(both_ways) / (sum(source.pairs for source in sources) or 1),
@@ -159,20 +167,22 @@ def _length_tells(pairs: PairFacts) -> list[str]:
 
 
 def _turns(data: Data, encoded: Encoded) -> Turns:
-    once: dict[str, list[Message]] = {}
-    sides: dict[str, set[str]] = {"train": set(), "held_out": set()}
-    for side, keys in sides.items():
-        for rows in (getattr(split, side) for split in (data.demonstrations, data.pairs, data.prompts)):
-            for key, row in zip(prompt_keys(rows, data.keys), rows, strict=True):
-                once.setdefault(key, messages_of(row))
-                keys.add(key)
-    by_turns = Counter(sum(message["role"] != "system" for message in messages) for messages in once.values())
+    splits: list[KeptSplit] = [data.demonstrations, data.pairs, data.prompts]
+    train, held_out = (
+        np.unique(np.concatenate([getattr(split, side).same_prompts() for split in splits]))
+        for side in ("train", "held_out")
+    )
+    with_system, by_turns = 0, Counter[int]()
+    once = np.union1d(train, held_out)
+    for messages in map(data.pairs.train.kept.messages, map(int, once)):
+        with_system += messages[0]["role"] == "system"
+        by_turns[sum(message["role"] != "system" for message in messages)] += 1
     meeting, prompts = _meeting(encoded)
     return Turns(
         conversations=len(once),
-        with_system=sum(messages[0]["role"] == "system" for messages in once.values()),
+        with_system=with_system,
         by_turns=dict(sorted(by_turns.items())),
-        on_both_sides=len(sides["train"] & sides["held_out"]),
+        on_both_sides=len(np.intersect1d(train, held_out)),
         meet_as_used=meeting,
         held_out=prompts,
     )
@@ -180,32 +190,40 @@ def _turns(data: Data, encoded: Encoded) -> Turns:
 
 def _meeting(encoded: Encoded) -> tuple[list[str], int]:
     """Places of held-out prompts whose tokens, as they are used, stand in training too; and held-out prompts in all."""
-    train: set[bytes] = set()
-    held_out: dict[bytes, str] = {}
-    for what, split in (("demonstrations", encoded.sft), ("pairs", encoded.pairs), ("prompts", encoded.prompts)):
-        train.update(_digest(row.prompt) for row in glances(split.train))
-        places = encoded.measured[what].kept[len(split.train) :]
-        for row, where in zip(glances(split.held_out), places, strict=True):
-            held_out.setdefault(_digest(row.prompt), where)
-    return [where for ids, where in held_out.items() if ids in train], len(held_out)
-
-
-def _digest(ids: memoryview) -> bytes:
-    """Stands for a sequence of ids, at a fiftieth of its size."""
-    return blake2b(ids, digest_size=16).digest()
+    lists: dict[str, Split] = {"demonstrations": encoded.sft, "pairs": encoded.pairs, "prompts": encoded.prompts}
+    store = sequences(encoded.sft.train, 0)[0]
+    sides = [np.concatenate([sequences(getattr(split, side), 0)[1] for split in lists.values()]) for side in _SIDES]
+    every, which = np.unique(np.concatenate(sides), return_inverse=True)
+    digests = b"".join(blake2b(store.look(int(number)), digest_size=16).digest() for number in every)
+    same = first_of(np.frombuffer(digests, dtype=np.dtype((np.void, 16))))[which]
+    train, held_out = np.split(same, [len(sides[0])])
+    first = ~repeated(held_out)
+    meeting = np.flatnonzero(first & np.isin(held_out, train))
+    ends = np.cumsum([len(split.held_out) for split in lists.values()])
+    places = []
+    for at in map(int, meeting):
+        n = int(np.searchsorted(ends, at, side="right"))
+        what, split = [*lists.items()][n]
+        places.append(encoded.measured[what].where(len(split.train) + at - int(ends[n] - len(split.held_out))))
+    return places, int(first.sum())
 
 
 def _end_of_turn(encoded: Encoded, codec: Codec) -> EndOfTurn:
     """Looked up in the very ids that the trainers' rows are made of, not in how those were made."""
-    bos, ends, doubled = codec.tokenizer.bos_token_id, [], 0
-    for split in (encoded.sft, encoded.pairs):
-        for prompt, answers in chain(glances(split.train), glances(split.held_out)):
-            doubled += len(prompt) > 1 and prompt[0] == bos == prompt[1]
-            ends += [answer[-1] in codec.stops for answer in answers]
+    store = sequences(encoded.sft.train, 0)[0]
+    bos = codec.tokenizer.bos_token_id
+    ends, doubled = np.zeros(len(store), dtype=bool), np.zeros(len(store), dtype=bool)
+    for number in range(len(store)):
+        ids = store.look(number)
+        ends[number] = len(ids) > 0 and ids[-1] in codec.stops
+        doubled[number] = len(ids) > 1 and ids[0] == bos == ids[1]
+    rows = [(split, side) for split in (encoded.sft, encoded.pairs) for side in (split.train, split.held_out)]
+    answers = [sequences(side, n)[1] for split, side in rows for n in ((1, 2) if split is encoded.pairs else (1,))]
+    count, learnt = sum(map(len, answers)), int(sum(ends[numbers].sum() for numbers in answers))
     return EndOfTurn(
         token=codec.tokenizer.decode([codec.end_of_turn]),
-        answers=len(ends),
-        learnt=sum(ends),
-        cut=len(ends) - sum(ends),
-        doubled_bos=doubled,
+        answers=count,
+        learnt=learnt,
+        cut=count - learnt,
+        doubled_bos=int(sum(doubled[sequences(side, 0)[1]].sum() for _, side in rows)),
     )

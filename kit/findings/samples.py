@@ -7,7 +7,6 @@ from kit.compare.report.text import visible
 from kit.findings.findings import Piece, Sample
 from kit.models.codec import Codec
 from kit.models.encoding import IGNORE, Encoded
-from kit.models.measured import Measured
 
 _BEFORE, _AFTER = 24, 96  # tokens shown of the beginning and the end of a long prompt or answer
 _LONGEST_CHARACTER = 4  # tokens; UTF-8 writes a character in four bytes at most
@@ -90,4 +89,4 @@ def _first(rows: Sequence[dict], sequences: Any, codec: Codec) -> int:
 
 
 def _where(encoded: Encoded, what: str, at: int) -> str:
-    return encoded.measured.get(what, Measured()).kept[at]
+    return encoded.measured[what].where(at)

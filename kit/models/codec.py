@@ -16,7 +16,7 @@ class Opened(NamedTuple):
 
     messages: list[Message]  # special tokens that are written out in them are broken
     text: str
-    ids: list[int] | None  # None where the tokenizer cannot read a text as plain words
+    ids: Sequence[int] | None  # None where the tokenizer cannot read a text as plain words
 
 
 class Answer(NamedTuple):
@@ -64,7 +64,7 @@ class Codec:
             (start,) = self.open([[m | {"content": self._written_out.removed(m["content"])} for m in messages]])
         if start.ids is None:
             raise DataError("a text holds a special token of the tokenizer in a spelling of its own; remove it")
-        return start.ids
+        return list(start.ids)
 
     def response(self, messages: list[Message], text: str) -> list[int] | None:
         """Ids of the answer, the end-of-turn token last; None where it cannot be read as plain words."""
@@ -89,7 +89,7 @@ class Codec:
             fits.append(whole.startswith(start.text))
             tails.append(whole[len(start.text) :] if fits[-1] else text)
         return [
-            Answer(None if ids is None else self._ended(ids), not holds(tail, text), fit)
+            Answer(None if ids is None else self._ended(list(ids)), not holds(tail, text), fit)
             for ids, tail, text, fit in zip(self._written_out.ids(tails), tails, texts, fits, strict=True)
         ]
 

@@ -6,23 +6,39 @@ prompt is a prefix by construction, EOS is learnt, no BOS stands twice, and the 
 PPO puts it (TRL issues #1702, #5338; a template that writes a newline after the end of turn moves TRL's score to it).
 """
 
-from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from itertools import chain
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from kit import notices
 from kit.config import DataSettings
 from kit.data import catalogue
 from kit.data.cycles import search_of_new
+from kit.data.data import Data
 from kit.data.found import Stops
-from kit.data.rows import Data, Demonstration, Message, Pair, Prompt, Split, answers_of
+from kit.data.kept import KeptSplit, Numbers, joined
+from kit.data.kept import Rows as KeptRows
+from kit.data.rows import Message, Prompt, Split, answers_of
 from kit.errors import DataError
 from kit.models.codec import Codec
-from kit.models.id_rows import Glance, Rows
+from kit.models.id_rows import Rows, Store
 from kit.models.measured import Measured, require_lengths
-from kit.models.texts import Texts
+from kit.models.texts import (
+    FITS,
+    LOST,
+    LOST_LAST,
+    LOST_SYSTEM,
+    OPENED_OTHERWISE,
+    REWRITTEN,
+    SPECIAL,
+    UNREAD,
+    Texts,
+)
+
+Mask = NDArray[np.bool_]
 
 IGNORE = -100  # label of a token the loss does not see
 _READ_BACK = 256  # answers of each kind that are decoded again, to see whether their tokens hold their text
@@ -64,139 +80,108 @@ def encode_data(data: Data, codec: Codec, settings: DataSettings, stops: Stops |
     stops = stops or Stops()
     _read_back(data.pairs, "pairs", codec)
     _read_back(data.demonstrations, "demonstrations", codec)
-    texts = Texts(codec, settings)
-    judge: Split[Pair] = Split(list(data.judge), [])
-    for part in (data.pairs, data.demonstrations, data.prompts, judge):
-        for row in chain[Any](part.train, part.held_out):
-            texts.take(row)
-    texts.read()
-    used = _Used(texts, settings)
+    splits: list[KeptSplit] = [data.pairs, data.demonstrations, data.prompts]
+    kept = data.pairs.train.kept
+    texts = Texts(
+        kept, [data.judge, *(side for split in splits for side in (split.train, split.held_out))], codec, settings
+    )
     notes: list[str] = []
     measured: dict[str, Measured] = {}
+    store = texts.store
 
-    def look(place: int, *numbers: int) -> Glance:
-        return texts.look(place, *numbers[:2])  # the third is that of a margin
-
-    def encode(rows: Split, what: str, numbers_of: Callable[[Any, Measured], Any], make: Callable[..., Any]) -> Split:
-        seen = measured[what] = Measured(len(rows.train) + len(rows.held_out))
-
-        def kept(part: Sequence) -> Iterator[tuple[int, ...]]:
-            for row in part:
-                numbers = numbers_of(row, seen)
-                if numbers is not None:
-                    seen.kept.append(row.where)
-                    yield numbers
-
-        out: Split = Split(Rows(make, kept(rows.train), look), Rows(make, kept(rows.held_out), look))
+    def encode(rows: KeptSplit, what: str, make: Callable[..., Any]) -> Split:
+        seen = measured[what] = _measured(joined([rows.train, rows.held_out]), texts, settings)
         notes.extend(seen.notes(what))
-        if rows.train and not out.train:
+        numbers = np.column_stack([seen.rows.texts(), seen.rows.numbers])[seen.encoded]
+        train = int(np.searchsorted(seen.encoded, len(rows.train)))
+        if rows.train and not train:
             why = "; ".join(f"{len(places):,} {reason}" for reason, places in seen.places.items())
             text = catalogue.NONE_LEFT.format(what=what, why=why, limit=settings.max_prompt_tokens)
             raise DataError(text + (catalogue.OTHER_TEMPLATE if "template" in why else ""))
         require_lengths(what, seen, settings, stops)
-        return out
+        return Split(Rows(make, numbers[:train], store), Rows(make, numbers[train:], store))
 
-    store = texts.store
+    def pair(prompt: int, chosen: int, rejected: int, row: int) -> dict:
+        ids = {"prompt_ids": store[prompt], "chosen_ids": store[chosen], "rejected_ids": store[rejected]}
+        margin = kept.margin(row)
+        return ids if margin is None else ids | {"margin": margin}
 
-    def pair(place: int, chosen: int, rejected: int, margin: int) -> dict:
-        ids = {"prompt_ids": texts.prompt_ids(place), "chosen_ids": store[chosen], "rejected_ids": store[rejected]}
-        return ids if margin < 0 else ids | {"margin": used.margins[margin]}
-
-    def sequence(place: int, answer: int) -> dict:
-        start, ids = texts.prompt_ids(place), store[answer]
+    def sequence(prompt: int, answer: int, _row: int) -> dict:
+        start, ids = store[prompt], store[answer]
         return {"input_ids": start + ids, "labels": [IGNORE] * len(start) + ids}
 
-    def bare(place: int) -> EncodedPrompt:
-        return EncodedPrompt(texts.prompt(place).messages, texts.prompt_ids(place))
+    def bare(prompt: int, row: int) -> EncodedPrompt:
+        return EncodedPrompt(texts.messages(kept.numbers(row)[0]), store[prompt])
 
-    pairs = encode(data.pairs, "pairs", used.pair, pair)
+    pairs = encode(data.pairs, "pairs", pair)
     return Encoded(
-        sft=encode(data.demonstrations, "demonstrations", used.demonstration, sequence),
+        sft=encode(data.demonstrations, "demonstrations", sequence),
         pairs=pairs,
-        prompts=encode(data.prompts, "prompts", used.sampled, bare),
-        judge=Split(encode(judge, "the judge's pairs", used.pair, pair).train, pairs.held_out),
+        prompts=encode(data.prompts, "prompts", bare),
+        judge=Split(
+            encode(KeptSplit(data.judge, data.judge.picked([])), "the judge's pairs", pair).train, pairs.held_out
+        ),
         notes=notes,
         measured=measured,
     )
 
 
-class _Used:
-    """Which rows are used, each as the numbers of its texts, and what was done to them."""
+def _measured(rows: KeptRows, texts: Texts, settings: DataSettings) -> Measured:
+    """Which rows are used, how long their texts are, and what was done to them."""
+    numbers = rows.texts()
+    prompts, answers = numbers[:, 0], numbers[:, 1:]
+    tokens, marks = texts.tokens[prompts], texts.marks[prompts]
+    used = np.ones(len(rows), dtype=bool)
+    found: dict[str, Mask] = {}
 
-    def __init__(self, texts: Texts, settings: DataSettings) -> None:
-        self._texts = texts
-        self.margins = array("d")
-        self._prompt_tokens, self._response_tokens = settings.max_prompt_tokens, settings.max_response_tokens
+    def told(reason: str, those: Any) -> None:
+        """Note the reason of those rows that are still used."""
+        found[reason] = found.get(reason, np.zeros(len(rows), dtype=bool)) | (those & used)
 
-    def pair(self, row: Pair, seen: Measured) -> tuple[int, int, int, int] | None:
-        """The numbers of a pair, the place of its margin last; -1 where it has none."""
-        answers = self._answers(row, ("chosen", "rejected"), seen)
-        if answers is None:
-            return None
-        chosen, rejected = answers
-        if self._texts.store[chosen] == self._texts.store[rejected]:
-            seen.count(catalogue.EQUAL_AS_USED, row.where)
-            return None
-        if row.margin is None:
-            return self._texts.place(row), chosen, rejected, -1
-        self.margins.append(row.margin)
-        return self._texts.place(row), chosen, rejected, len(self.margins) - 1
+    def lost(reason: str, those: Any) -> None:
+        told(reason, those)
+        used[those] = False
 
-    def demonstration(self, row: Demonstration, seen: Measured) -> tuple[int, int] | None:
-        """The numbers of a demonstration."""
-        answers = self._answers(row, ("response",), seen)
-        return None if answers is None else (self._texts.place(row), answers[0])
+    if rows.kind is Prompt:  # trainers read its messages themselves, special tokens and all
+        lost(catalogue.SPECIAL_TOKEN_SAMPLED, marks & SPECIAL > 0)
+    lost(catalogue.SPECIAL_TOKEN, tokens == UNREAD)
+    lost(catalogue.LAST_TURN_REWRITTEN, marks & LOST_LAST > 0)
+    whose = ((0, "an earlier turn"), (LOST_SYSTEM, "the system's turn"))
+    for mark, turn in whose:
+        told(catalogue.TURN_REWRITTEN.format(whose=turn), marks & (LOST | LOST_SYSTEM) == LOST | mark)
+    seen = Measured(rows, prompt_tokens=tokens[used])
+    limit = settings.max_prompt_tokens
+    fits = marks & FITS > 0
+    told(catalogue.SHORTENED.format(limit=limit), fits & (tokens > limit))
+    lost(catalogue.LAST_TURN_TOO_LONG.format(limit=limit), ~fits)
+    if rows.answers:
+        limit = settings.max_response_tokens
+        tokens, marks = texts.tokens[answers], texts.marks[answers]
+        lost(catalogue.SPECIAL_TOKEN, (tokens == UNREAD).any(axis=1))
+        lost(catalogue.ANSWER_REWRITTEN, (marks & REWRITTEN > 0).any(axis=1))
+        lost(catalogue.NOTHING_LEFT_OF_ANSWER, (tokens == 1).any(axis=1))
+        told(catalogue.OPENED_OTHERWISE, (marks & OPENED_OTHERWISE > 0).any(axis=1))
+        sides = ("chosen", "rejected") if rows.answers == 2 else ("response",)
+        seen.response_tokens = {side: tokens[used, column] for column, side in enumerate(sides) if used.any()}
+        told(catalogue.CUT.format(limit=limit), (tokens > limit).any(axis=1))
+        told(catalogue.SPECIAL_TOKEN_AS_WORDS, (texts.marks[numbers] & SPECIAL > 0).any(axis=1))
+        if rows.answers == 2:
+            lost(catalogue.EQUAL_AS_USED, _equal_as_used(answers, used, texts.store))
+    firsts = {reason: int(np.argmax(those)) for reason, those in found.items() if those.any()}
+    for reason in sorted(firsts, key=firsts.__getitem__):  # in the order in which the rows tell them
+        seen.places[reason] = [rows.where(at) for at in map(int, np.flatnonzero(found[reason]))]
+    seen.encoded = np.flatnonzero(used).astype(np.int32)
+    return seen
 
-    def sampled(self, row: Prompt, seen: Measured) -> tuple[int] | None:
-        """The place of a prompt to sample from. Trainers read its messages themselves, special tokens and all."""
-        if self._texts.prompt(self._texts.place(row)).special:
-            seen.count(catalogue.SPECIAL_TOKEN_SAMPLED, row.where)
-            return None
-        return (self._texts.place(row),) if self._prompt_is_used(row, seen) else None
 
-    def _prompt_is_used(self, row: Pair | Demonstration | Prompt, seen: Measured) -> bool:
-        prompt = self._texts.prompt(self._texts.place(row))
-        if prompt.whole_tokens is None:
-            seen.count(catalogue.SPECIAL_TOKEN, row.where)
-            return False
-        if prompt.last_lost:
-            seen.count(catalogue.LAST_TURN_REWRITTEN, row.where)
-            return False
-        if prompt.lost:
-            whose = "the system's turn" if prompt.lost[0] == "system" else "an earlier turn"
-            seen.count(catalogue.TURN_REWRITTEN.format(whose=whose), row.where)
-        seen.prompt_tokens.append(prompt.whole_tokens)
-        if prompt.whole_tokens > self._prompt_tokens:
-            reason = catalogue.SHORTENED if prompt.fits else catalogue.LAST_TURN_TOO_LONG
-            seen.count(reason.format(limit=self._prompt_tokens), row.where)
-        return prompt.fits
-
-    def _answers(self, row: Pair | Demonstration, sides: tuple[str, ...], seen: Measured) -> list[int] | None:
-        """The numbers of a row's answers, where it can be used."""
-        texts, where = self._texts, row.where
-        if not self._prompt_is_used(row, seen):
-            return None
-        known = texts.prompt(texts.place(row)).answers
-        numbers = [known[text] for text in answers_of(row)]
-        if any(number < 0 for number in numbers):
-            seen.count(catalogue.SPECIAL_TOKEN, where)
-            return None
-        if any(map(texts.rewritten, numbers)):
-            seen.count(catalogue.ANSWER_REWRITTEN, where)
-            return None
-        tokens = [texts.whole_tokens(number) for number in numbers]
-        if 1 in tokens:
-            seen.count(catalogue.NOTHING_LEFT_OF_ANSWER, where)
-            return None
-        if any(map(texts.opened_otherwise, numbers)):
-            seen.count(catalogue.OPENED_OTHERWISE, where)
-        for side, count in zip(sides, tokens, strict=True):
-            seen.response_tokens.setdefault(side, []).append(count)
-        if max(tokens) > self._response_tokens:
-            seen.count(catalogue.CUT.format(limit=self._response_tokens), where)
-        if texts.prompt(texts.place(row)).special or any(map(texts.holds_special, numbers)):
-            seen.count(catalogue.SPECIAL_TOKEN_AS_WORDS, where)
-        return numbers
+def _equal_as_used(answers: Numbers, used: Mask, store: Store) -> Mask:
+    """The pairs whose two answers are the same tokens, of those that are used."""
+    lengths = store.lengths()[answers]
+    equal = used & (lengths[:, 0] == lengths[:, 1])
+    for at in map(int, np.flatnonzero(equal)):
+        chosen, rejected = map(int, answers[at])
+        equal[at] = store.look(chosen) == store.look(rejected)
+    return equal
 
 
 def _read_back(rows: Split, what: str, codec: Codec) -> None:

@@ -1,56 +1,55 @@
-"""Rows of token ids, kept as numbers of four bytes: as lists of Python's they would take ten times the memory."""
+"""Rows of token ids, made when they are asked for; the ids lie on disk where they are many, four bytes each."""
 
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import starmap
-from typing import Generic, NamedTuple, TypeVar, overload
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Generic, TypeVar, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kit.data.kept import Numbers
+from kit.data.spool import Spool
 
 T = TypeVar("T")
 
 
-class Glance(NamedTuple):
-    """The ids of a row as they are stored, without a copy: to look at, not to keep."""
-
-    prompt: memoryview
-    answers: tuple[memoryview, ...]
-
-
 class Store:
-    """Sequences of token ids, end to end in one array; each is known by its number."""
+    """Sequences of token ids, each known by its number."""
 
     def __init__(self) -> None:
-        self._ids = array("i")
-        self._ends = array("q", [0])
+        self._spool = Spool()
 
-    def add(self, ids: "array[int] | list[int]") -> int:
+    def add(self, ids: "array[int]") -> int:
         """Keep a sequence; its number."""
-        self._ids.extend(ids)
-        self._ends.append(len(self._ids))
-        return len(self._ends) - 2
+        return self._spool.add(ids.tobytes())
+
+    def __len__(self) -> int:
+        return len(self._spool)
 
     def __getitem__(self, number: int) -> list[int]:
-        return self._ids[self._ends[number] : self._ends[number + 1]].tolist()
+        return self.look(number).tolist()
 
     def look(self, number: int) -> memoryview:
-        """A sequence without a copy; while one is looked at, nothing can be added."""
-        return memoryview(self._ids)[self._ends[number] : self._ends[number + 1]]
+        """A sequence as it is stored: to look at, at less cost than a list."""
+        return memoryview(self._spool[number]).cast("i")
+
+    def lengths(self) -> NDArray[np.int64]:
+        """The number of ids of every sequence."""
+        return self._spool.sizes() // array("i").itemsize
 
 
 class Rows(Sequence[T], Generic[T]):
-    """Rows that are made when they are asked for, each by `make` from its few numbers; reads like a list."""
+    """Rows that are made when they are asked for, each by `make` from its few numbers; reads like a list.
 
-    def __init__(
-        self, make: Callable[..., T], numbers: Iterable[tuple[int, ...]], glance: Callable[..., Glance] | None = None
-    ) -> None:
-        self._make, self._glance = make, glance
-        self._numbers = array("i")
-        self._width = 1  # numbers a row
-        for own in numbers:
-            self._width = len(own)
-            self._numbers.extend(own)
+    Where the rows are of token ids, the first numbers are those of sequences in `store`: the prompt, then its answers.
+    """
+
+    def __init__(self, make: Callable[..., T], numbers: Any, store: Store | None = None) -> None:
+        self._make, self.store = make, store
+        self.numbers: Numbers = np.asarray(numbers, dtype=np.int32)  # shape: [rows, numbers a row]
 
     def __len__(self) -> int:
-        return len(self._numbers) // self._width
+        return len(self.numbers)
 
     @overload
     def __getitem__(self, index: int) -> T: ...
@@ -58,17 +57,11 @@ class Rows(Sequence[T], Generic[T]):
     def __getitem__(self, index: slice) -> list[T]: ...
     def __getitem__(self, index: int | slice) -> T | list[T]:
         if isinstance(index, slice):
-            return [self[row] for row in range(len(self))[index]]
-        first = range(len(self))[index] * self._width
-        return self._make(*self._numbers[first : first + self._width])
+            return [self._make(*numbers) for numbers in self.numbers[index].tolist()]
+        return self._make(*self.numbers[index].tolist())
 
     def __iter__(self) -> Iterator[T]:
         return (self[row] for row in range(len(self)))
-
-    def glances(self) -> Iterator[Glance]:
-        """A look at the ids of every row, where they were made with `glance`."""
-        assert self._glance is not None
-        return starmap(self._glance, zip(*[iter(self._numbers)] * self._width, strict=True))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Sequence) and list(self) == list(other)
@@ -76,7 +69,7 @@ class Rows(Sequence[T], Generic[T]):
     __hash__ = None  # type: ignore[assignment]
 
 
-def glances(rows: Sequence) -> Iterator[Glance]:
-    """A look at the ids of every encoded row, at a fifth of the cost of making it."""
-    assert isinstance(rows, Rows)
-    return rows.glances()
+def sequences(rows: Sequence, which: int) -> tuple[Store, Numbers]:
+    """The numbers of the prompts (0) or of an answer (1, 2) of encoded rows, and the store that holds them."""
+    assert isinstance(rows, Rows) and rows.store is not None
+    return rows.store, rows.numbers[:, which] if len(rows) else rows.numbers.reshape(0)

@@ -4,10 +4,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from kit.config import DataSettings
 from kit.data import catalogue
 from kit.data.checks import listed
 from kit.data.found import Stops
+from kit.data.kept import Numbers
+from kit.data.kept import Rows as KeptRows
 from kit.errors import DataError
 
 MAX_LONG_PROMPTS_SHARE = 0.05
@@ -15,38 +19,42 @@ MAX_CUT_SHARE = 0.3
 MAX_EQUAL_AS_USED_SHARE = 0.1
 
 
+def _none() -> Numbers:
+    return np.zeros(0, dtype=np.int32)
+
+
 @dataclass
 class Measured:
     """The rows of one list in tokens. Training rows come first, held-out rows after them."""
 
-    rows: int = 0
-    prompt_tokens: list[int] = field(default_factory=list)  # of whole prompts, oldest turns included
-    response_tokens: dict[str, list[int]] = field(default_factory=dict)  # "chosen", "rejected" or "response"; whole
+    rows: KeptRows
+    prompt_tokens: Numbers = field(default_factory=_none)  # of whole prompts, oldest turns included
+    response_tokens: dict[str, Numbers] = field(default_factory=dict)  # "chosen", "rejected" or "response"; whole
     places: dict[str, list[str]] = field(default_factory=dict)  # what was done to rows, and where those stand
-    kept: list[str] = field(default_factory=list)  # where the encoded rows stand
+    encoded: Numbers = field(default_factory=_none)  # the positions of the rows that are used
 
-    def count(self, reason: str, where: str) -> None:
-        """Note that this was done to the row."""
-        self.places.setdefault(reason, []).append(where)
+    def where(self, index: int) -> str:
+        """Where an encoded row stands in its source."""
+        return self.rows.where(int(self.encoded[index]))
 
     def notes(self, what: str) -> list[str]:
         """A line for each thing that was done: "pairs: 3 of 10 cut: ..."."""
         return [
-            catalogue.COUNTED.format(what=what, count=len(places), all=self.rows, reason=reason)
+            catalogue.COUNTED.format(what=what, count=len(places), all=len(self.rows), reason=reason)
             for reason, places in sorted(self.places.items())
         ]
 
 
-def at_most(values: Sequence[int], share: float) -> int:
+def at_most(values: Sequence[int] | Numbers, share: float) -> int:
     """The smallest of the values that at least this share of them does not exceed; 0 of none."""
-    return sorted(values)[max(0, math.ceil(share * len(values)) - 1)] if values else 0
+    return int(np.sort(values)[max(0, math.ceil(share * len(values)) - 1)]) if len(values) else 0
 
 
 def require_lengths(what: str, measured: Measured, settings: DataSettings, stops: Stops) -> None:
     """Raise DataError where the lengths drop more than 5 % of the rows, cut more than 30 %, or make more than 10 % of
     the pairs two equal answers."""
-    prompts = measured.prompt_tokens
-    responses = [tokens for side in measured.response_tokens.values() for tokens in side]
+    rows, prompts = len(measured.rows), measured.prompt_tokens
+    responses = np.concatenate([_none(), *measured.response_tokens.values()])
     prompt_limit, response_limit = settings.max_prompt_tokens, settings.max_response_tokens
     for text, reason, most, limit, tokens in (
         (catalogue.TOO_MANY_LONG_PROMPTS, catalogue.LAST_TURN_TOO_LONG, MAX_LONG_PROMPTS_SHARE, prompt_limit, prompts),
@@ -54,10 +62,10 @@ def require_lengths(what: str, measured: Measured, settings: DataSettings, stops
         (catalogue.TOO_MANY_EQUAL_AS_USED, catalogue.EQUAL_AS_USED, MAX_EQUAL_AS_USED_SHARE, response_limit, responses),
     ):
         places = measured.places.get(reason.format(limit=limit), [])
-        if len(places) <= most * measured.rows:
+        if len(places) <= most * rows:
             continue
         stop = text.format(
-            what=what, count=len(places), all=measured.rows, share=len(places) / measured.rows, limit=limit, most=most,
+            what=what, count=len(places), all=rows, share=len(places) / rows, limit=limit, most=most,
             p99=at_most(tokens, 0.99), places=listed(list(dict.fromkeys(places))),
         )  # fmt: skip
         with stops.going_on():

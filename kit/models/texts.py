@@ -1,192 +1,200 @@
-"""Every distinct text of the data, read once: prompts that fit, and the answers to them, as token ids."""
+"""Every text of the data that is used, read once: prompts that fit, and the answers to them, as token ids."""
 
 from array import array
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from itertools import islice
+from typing import NamedTuple, TypeVar
+
+import numpy as np
 
 from kit.config import DataSettings
 from kit.data import catalogue
-from kit.data.rows import Demonstration, Message, Pair, Prompt, answers_of, messages_of
+from kit.data.kept import Kept, Rows
+from kit.data.rows import Message
 from kit.errors import DataError
 from kit.models.codec import Answer, Codec, Opened
-from kit.models.id_rows import Glance, Store
+from kit.models.id_rows import Store
+
+Given = TypeVar("Given")
+Made = TypeVar("Made")
 
 _AT_ONCE = 256  # prompts rendered and tokenized in one call
-_NONE = -1  # in place of a sequence's number
-_REWRITTEN, _OPENED_OTHERWISE, _SPECIAL = 1, 2, 4  # marks of an answer
+_THREADS = 2
+UNREAD = -1  # in place of the tokens of a text that the tokenizer cannot read as plain words
+REWRITTEN, OPENED_OTHERWISE, SPECIAL, FITS, LOST, LOST_SYSTEM, LOST_LAST = (1 << bit for bit in range(7))  # marks
 
 
-@dataclass(slots=True)
-class ReadPrompt:
-    """A prompt as it is used, its number in the store, and those of the answers to it."""
+class _Asked(NamedTuple):
+    """A prompt, and the answers to it that are used, with the numbers of their texts."""
 
-    messages: list[Message]  # oldest turns perhaps left out
-    where: str  # the first row that asks it
-    answers: dict[str, int]
-    number: int = _NONE
-    whole_tokens: int | None = None  # with all its turns; None where the tokenizer cannot read it as plain words
-    lost: tuple[str, ...] = ()  # roles of the turns that the template leaves out or rewrites
-    last_lost: bool = False
-    special: bool = False  # a special token is written out in it
-
-    @property
-    def fits(self) -> bool:
-        """Whether it is used at all: the last turn alone is not too long."""
-        return self.number != _NONE
+    prompt: int
+    messages: list[Message]
+    answers: list[str]
+    numbers: list[int]
 
 
 class _Read(NamedTuple):
-    """What became of a prompt and its answers in one part of the data."""
+    """What became of a text."""
 
-    whole_tokens: int | None
-    lost: list[int]
-    special: bool
-    messages: list[Message]
-    ids: "array[int] | None"  # None where the last turn alone is too long, or nothing could be read
-    answers: list[tuple["array[int]", int, int] | None]  # ids that are used, tokens in whole, marks
+    whole_tokens: int = UNREAD
+    marks: int = 0
+    ids: "array[int]" = array("i")  # that are used; none where it cannot be
+    turns_left_out: int = 0
 
 
 class Texts:
-    """The prompts and answers of all rows that were taken, once each however many rows hold them."""
+    """The used prompts and answers of kept rows as token ids, each once however many rows have it.
 
-    def __init__(self, codec: Codec, settings: DataSettings) -> None:
+    A text has the number in the store that it has among the kept texts.
+    """
+
+    def __init__(self, kept: Kept, used: Iterable[Rows], codec: Codec, settings: DataSettings) -> None:
         self.store = Store()
-        self._codec = codec
+        self._kept, self._codec = kept, codec
         self._prompt_tokens, self._response_tokens = settings.max_prompt_tokens, settings.max_response_tokens
-        self._prompts: list[ReadPrompt] = []
-        self._places: dict[int, int] = {}  # id of a list of messages -> its place; the data outlive this
-        self._whole_tokens = array("i")  # of each sequence of the store
-        self._marks = bytearray()
+        self._used = np.zeros(len(kept.texts), dtype=bool)
+        for rows in used:
+            self._used[rows.texts()] = True
+        self.tokens = np.full(len(kept.texts), UNREAD, dtype=np.int32)  # of each text in whole
+        self.marks = np.zeros(len(kept.texts), dtype=np.uint8)
+        self._turns_left_out = np.zeros(kept.prompts, dtype=np.int32)  # the system's turn is none of them
+        self._read()
 
-    def take(self, row: Pair | Demonstration | Prompt) -> None:
-        """Remember the texts of a row."""
-        messages = messages_of(row)
-        place = self._places.setdefault(id(messages), len(self._prompts))
-        if place == len(self._prompts):
-            self._prompts.append(ReadPrompt(messages, row.where, {}))
-        answers = self._prompts[place].answers
-        for text in answers_of(row):
-            answers.setdefault(text, _NONE)
+    def messages(self, prompt: int) -> list[Message]:
+        """A prompt as it is used: oldest turns perhaps left out."""
+        messages, left_out = self._kept.messages(prompt), int(self._turns_left_out[prompt])
+        return _shortened(messages, left_out) if left_out else messages
 
-    def read(self) -> None:
-        """Read all that was taken. Where tokenizing is Rust's work, another part is rendered by Python meanwhile.
+    def _read(self) -> None:
+        """Read all that is used. Where tokenizing is Rust's work, another part is rendered by Python meanwhile.
 
         Raises DataError, with the place of the row, where the chat template refuses one.
         """
-        parts = [self._prompts[at : at + _AT_ONCE] for at in range(0, len(self._prompts), _AT_ONCE)]
-        with ThreadPoolExecutor(2) as pool:
+        with ThreadPoolExecutor(_THREADS) as pool:
+            read_all = partial(_few_at_once, pool) if self._codec.waits_for_rust else map
             try:
-                read_all = (pool.map if self._codec.waits_for_rust else map)(self._read_part, parts)
-                for part, found in zip(parts, read_all, strict=True):
-                    for prompt, read in zip(part, found, strict=True):
-                        self._keep(prompt, read)
+                for found in read_all(self._read_part, self._parts()):
+                    for asked, prompt, answers in found:
+                        self._turns_left_out[asked.prompt] = prompt.turns_left_out
+                        self._keep(self._kept.text_of(asked.prompt), prompt)
+                        for number, answer in zip(asked.numbers, answers, strict=False):
+                            self._keep(number, answer)
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise
+        self._skip(len(self._used))
 
-    def place(self, row: Pair | Demonstration | Prompt) -> int:
-        """The place of a row's prompt."""
-        return self._places[id(messages_of(row))]
+    def _keep(self, number: int, read: _Read) -> None:
+        self._skip(number)
+        self.tokens[number], self.marks[number] = read.whole_tokens, read.marks
+        self.store.add(read.ids)
 
-    def prompt(self, place: int) -> ReadPrompt:
-        """The prompt at a place."""
-        return self._prompts[place]
+    def _skip(self, number: int) -> None:
+        """Keep nothing for the texts up to a number."""
+        while len(self.store) < number:
+            self.store.add(_Read().ids)
 
-    def prompt_ids(self, place: int) -> list[int]:
-        """The ids of the prompt at a place."""
-        return self.store[self._prompts[place].number]
+    def _parts(self) -> Iterator[list[_Asked]]:
+        asked = self._asked()
+        return iter(lambda: list(islice(asked, _AT_ONCE)), [])
 
-    def look(self, place: int, *answers: int) -> Glance:
-        """A look at the ids of the prompt at a place, and at those of answers to it."""
-        return Glance(self.store.look(self._prompts[place].number), tuple(map(self.store.look, answers)))
+    def _asked(self) -> Iterator[_Asked]:
+        kept = self._kept
+        for prompt in range(kept.prompts):
+            start, end = kept.text_of(prompt), kept.text_of(prompt + 1)
+            if self._used[start]:
+                numbers = [number for number in range(start + 1, end) if self._used[number]]
+                yield _Asked(prompt, kept.messages(prompt), [kept.text(number) for number in numbers], numbers)
 
-    def whole_tokens(self, answer: int) -> int:
-        """The tokens of an answer before it was cut."""
-        return self._whole_tokens[answer]
-
-    def rewritten(self, answer: int) -> bool:
-        """Whether the template leaves out or rewrites words of an answer."""
-        return bool(self._marks[answer] & _REWRITTEN)
-
-    def opened_otherwise(self, answer: int) -> bool:
-        """Whether the template opens an answer otherwise than it writes it."""
-        return bool(self._marks[answer] & _OPENED_OTHERWISE)
-
-    def holds_special(self, answer: int) -> bool:
-        """Whether a special token is written out in an answer."""
-        return bool(self._marks[answer] & _SPECIAL)
-
-    def _keep(self, prompt: ReadPrompt, read: _Read) -> None:
-        prompt.whole_tokens, prompt.special = read.whole_tokens, read.special
-        if read.lost:
-            prompt.lost = tuple(prompt.messages[place]["role"] for place in read.lost)
-            prompt.last_lost = read.lost[-1] == len(prompt.messages) - 1
-        prompt.messages = read.messages
-        if read.ids is None:
-            return
-        prompt.number = self._add(read.ids, len(read.ids), 0)
-        for text, answer in zip(prompt.answers, read.answers, strict=True):
-            if answer is not None:
-                prompt.answers[text] = self._add(*answer)
-
-    def _add(self, ids: "array[int]", whole_tokens: int, marks: int) -> int:
-        self._whole_tokens.append(whole_tokens)
-        self._marks.append(marks)
-        return self.store.add(ids)
-
-    def _read_part(self, part: list[ReadPrompt]) -> list[_Read]:
+    def _read_part(self, part: list[_Asked]) -> list[tuple[_Asked, _Read, list[_Read]]]:
         from jinja2 import TemplateError
 
         try:
             return self._read_at_once(part)
         except TemplateError as error:
             if len(part) == 1:
-                raise DataError(catalogue.TEMPLATE_REFUSES.format(where=part[0].where, why=error)) from None
-            return [read for prompt in part for read in self._read_part([prompt])]  # to see which one it is
+                where = self._kept.first_row_of(part[0].prompt)
+                raise DataError(catalogue.TEMPLATE_REFUSES.format(where=where, why=error)) from None
+            return [read for asked in part for read in self._read_part([asked])]  # to see which one it is
 
-    def _read_at_once(self, part: list[ReadPrompt]) -> list[_Read]:
-        whole = self._codec.open([prompt.messages for prompt in part])
-        fitting = self._fitting([(prompt.messages, start) for prompt, start in zip(part, whole, strict=True)])
-        asked = [
+    def _read_at_once(self, part: list[_Asked]) -> list[tuple[_Asked, _Read, list[_Read]]]:
+        whole = self._codec.open([asked.messages for asked in part])
+        fitting = self._fitting(part, whole)
+        answered = [
             (start, text)
-            for prompt, (_, start) in zip(part, fitting, strict=True)
+            for asked, (_, start) in zip(part, fitting, strict=True)
             if start is not None
-            for text in prompt.answers
+            for text in asked.answers
         ]
-        answers = iter(self._codec.answers(asked))
+        answers = iter(self._codec.answers(answered))
         read = []
-        for prompt, start, (messages, used) in zip(part, whole, fitting, strict=True):
-            own = [self._used(text, next(answers)) for text in prompt.answers] if used is not None else []
-            special = self._codec.holds_special(*(message["content"] for message in prompt.messages))
-            tokens, lost = (None, []) if start.ids is None else (len(start.ids), self._codec.turns_lost(start))
-            ids = None if used is None or used.ids is None else array("i", used.ids)
-            read.append(_Read(tokens, lost, special, messages, ids, own))
+        for asked, start, (left_out, used) in zip(part, whole, fitting, strict=True):
+            own = [self._used_answer(text, next(answers)) for text in asked.answers] if used is not None else []
+            marks = SPECIAL * self._codec.holds_special(*(message["content"] for message in asked.messages))
+            if start.ids is not None:
+                marks |= self._lost(asked.messages, start)
+            if used is None or used.ids is None:
+                prompt = _Read(UNREAD if start.ids is None else len(start.ids), marks)
+            else:
+                prompt = _Read(len(start.ids or ()), marks | FITS, array("i", used.ids), left_out)
+            read.append((asked, prompt, own))
         return read
 
-    def _fitting(self, prompts: list[tuple[list[Message], Opened]]) -> list[tuple[list[Message], Opened | None]]:
-        """Each prompt with as few of its oldest turns left out as fits; None where the last turn alone is too long, or
-        where it cannot be read."""
-        found: list[tuple[list[Message], Opened | None]] = [*prompts]
-        left = dict(enumerate(prompts))
+    def _lost(self, messages: list[Message], start: Opened) -> int:
+        """Marks of the turns that the template leaves out or rewrites."""
+        lost = self._codec.turns_lost(start)
+        if not lost:
+            return 0
+        system = messages[lost[0]]["role"] == "system"
+        return LOST | LOST_SYSTEM * system | LOST_LAST * (lost[-1] == len(messages) - 1)
+
+    def _fitting(self, part: list[_Asked], whole: list[Opened]) -> list[tuple[int, Opened | None]]:
+        """For each prompt how many of its oldest turns have to be left out so that it fits, and what is left.
+
+        None where the last turn alone is too long, or where it cannot be read.
+        """
+        found: list[tuple[int, Opened | None]] = [(0, None)] * len(part)
+        left = dict(enumerate(whole))
+        turns = 0
         while left:
             shorter: dict[int, list[Message]] = {}
-            for place, (messages, start) in left.items():
-                found[place] = (messages, start)
+            for place, start in left.items():
                 if start.ids is None:
-                    found[place] = (messages, None)
-                elif len(start.ids) > self._prompt_tokens:
-                    turns = [m for m in messages if m["role"] != "system"][2:]
-                    found[place] = (messages, None)
-                    if turns:
-                        shorter[place] = [*(m for m in messages if m["role"] == "system"), *turns]
+                    continue
+                if len(start.ids) <= self._prompt_tokens:
+                    found[place] = (turns, start)
+                elif sum(message["role"] != "system" for message in part[place].messages) > turns + 2:
+                    shorter[place] = _shortened(part[place].messages, turns + 2)
+            turns += 2
             opened = self._codec.open(list(shorter.values()))
-            left = {place: (shorter[place], start) for place, start in zip(shorter, opened, strict=True)}
+            left = dict(zip(shorter, opened, strict=True))
         return found
 
-    def _used(self, text: str, answer: Answer) -> tuple["array[int]", int, int] | None:
+    def _used_answer(self, text: str, answer: Answer) -> _Read:
         if answer.ids is None:
-            return None
-        marks = _REWRITTEN * answer.rewritten | _OPENED_OTHERWISE * (not answer.after_its_own_opening)
-        marks |= _SPECIAL * self._codec.holds_special(text)
-        return array("i", answer.ids[: self._response_tokens]), len(answer.ids), marks
+            return _Read()
+        marks = REWRITTEN * answer.rewritten | OPENED_OTHERWISE * (not answer.after_its_own_opening)
+        marks |= SPECIAL * self._codec.holds_special(text)
+        return _Read(len(answer.ids), marks, array("i", answer.ids[: self._response_tokens]))
+
+
+def _shortened(messages: list[Message], turns: int) -> list[Message]:
+    """The messages without so many of the oldest turns; the system's stays."""
+    said = [message for message in messages if message["role"] != "system"]
+    return [*(message for message in messages if message["role"] == "system"), *said[turns:]]
+
+
+def _few_at_once(
+    pool: ThreadPoolExecutor, function: Callable[[Given], Made], values: Iterable[Given]
+) -> Iterator[Made]:
+    """The pool's `map`, but that it takes no more of the values than are worked on."""
+    waiting: deque[Future[Made]] = deque()
+    for value in values:
+        waiting.append(pool.submit(function, value))
+        if len(waiting) > _THREADS:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()

@@ -3,19 +3,20 @@
 Such a tokenizer first parts a text by a pattern, and then reads each part by itself. At a single space between two
 characters that are no white space every one of the patterns below begins a new part: a part goes on over a space only
 where it is white space altogether. So a text may be cut there, and the ids of the pieces put together are those of the
-text. Most pieces are words that were met before, and asking a dictionary costs a tenth of asking the tokenizer.
+text. Before all that, such a tokenizer takes out the tokens that were added to it, as those that end a turn, so a text
+may be cut around them too. Most pieces are words that were met before, and asking a dictionary costs a tenth of asking
+the tokenizer.
 """
 
 import json
 import re
 from array import array
 from collections.abc import Callable, Sequence
-from itertools import chain
 from typing import Any
 
 _CUT = re.compile(r" (?=\S)(?<=\S )")  # the space belongs to the piece that follows it
-_OPENING = " "  # marks, among the known pieces, the first one of a text; the others are kept without their space
-_LONGEST_WORD = 20  # characters; longer pieces, such as an end of turn with the words beside it, hardly come again
+_OPENING = " "  # marks, among the known pieces, one that no space was cut from; the others are kept without theirs
+_LONGEST_WORD = 20  # characters; longer pieces hardly come again
 _MOST_KNOWN = 2**18  # pieces; more are forgotten and learnt again
 _CONTRACTIONS = "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 _REST = r"|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -29,29 +30,47 @@ Encode = Callable[[Sequence[str]], list[list[int]]]
 
 
 class Words:
-    """Reads texts as `encode` does, at less cost, for a tokenizer that `can_be_cut`."""
+    """Reads texts as `encode` does, at less cost, for a tokenizer that `can_be_cut`; `tokens` were added to it."""
 
-    def __init__(self, encode: Encode) -> None:
+    def __init__(self, encode: Encode, tokens: Sequence[str] = ()) -> None:
         self._encode = encode
+        self._tokens = re.compile(f"({'|'.join(map(re.escape, sorted(tokens, key=len, reverse=True))) or '(?!)'})")
         self._known: dict[str, bytes] = {}
 
-    def ids(self, texts: Sequence[str]) -> list[list[int]]:
+    def ids(self, texts: Sequence[str]) -> list["array[int]"]:
         """The ids of each text."""
-        pieces = [_CUT.split(text) for text in texts]
-        for own in pieces:
-            own[0] = _OPENING + own[0]
+        pieces = [self._pieces(text) for text in texts]
         known = self._known
-        new = [piece for piece in set(chain.from_iterable(pieces)) if piece not in known]
+        new = [*set().union(*pieces).difference(known)]
         if len(known) + len(new) > _MOST_KNOWN:
             known = self._known = {}  # another thread may still read from the one before
-            new = [*set(chain.from_iterable(pieces))]
+            new = [*set().union(*pieces)]
         read = self._encode([piece[1:] if piece.startswith(_OPENING) else f" {piece}" for piece in new])
         known.update((piece, array("i", ids).tobytes()) for piece, ids in zip(new, read, strict=True))
-        found = [array("i", b"".join(map(known.__getitem__, own))).tolist() for own in pieces]
+        found = [array("i", b"".join(map(known.__getitem__, own))) for own in pieces]
         for piece in new:
             if len(piece) > _LONGEST_WORD:
                 known.pop(piece, None)
         return found
+
+    def _pieces(self, text: str) -> list[str]:
+        pieces: list[str] = []
+        for place, part in enumerate(self._tokens.split(text)):
+            if part:
+                own = [part] if place % 2 else _cut(part)  # every other part is a token
+                own[0] = _OPENING + own[0]
+                pieces += own
+        return pieces
+
+
+def _cut(text: str) -> list[str]:
+    spaced = text.split(" ")
+    return spaced if spaced == text.split() else _CUT.split(text)  # the same, where no white space stands together
+
+
+def added_tokens(tokenizer: Any) -> list[str]:
+    """The tokens that a tokenizer of Rust's takes out of a text as it stands, before anything else."""
+    return [token.content for token in tokenizer.get_added_tokens_decoder().values() if not token.normalized]
 
 
 def can_be_cut(tokenizer: Any, encode: Encode) -> bool:
@@ -67,7 +86,7 @@ def can_be_cut(tokenizer: Any, encode: Encode) -> bool:
     for token in tokenizer.get_added_tokens_decoder().values():
         if token.lstrip or token.rstrip or token.single_word or _CUT.search(f"x{token.content}a"):
             return False  # it reaches over its own edges, or a cut would part it
-    return Words(encode).ids([_PROBE]) == encode([_PROBE])
+    return Words(encode).ids([_PROBE])[0].tolist() == encode([_PROBE])[0]
 
 
 def _parts_before_words(state: dict[str, Any]) -> bool:

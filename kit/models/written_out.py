@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from kit.data.rows import Message
-from kit.models.words import Words, can_be_cut
+from kit.models.words import Words, added_tokens, can_be_cut
 
 # No text of a person holds it: noncharacters, which Unicode keeps for a program's own use. It is broken where one does.
 _BREAK = "\ufdd0\ufdd1"
@@ -36,8 +36,9 @@ class WrittenOut:
         self._by_other_spelling = any(token.normalized for token in added.values())
         own = type(tokenizer)._encode_plus if isinstance(tokenizer, PreTrainedTokenizerFast) else None
         self._in_rust = own is PreTrainedTokenizerFast._encode_plus
-        cut = self._in_rust and can_be_cut(tokenizer.backend_tokenizer, self._asked)
-        self._words = Words(self._asked) if cut else None
+        rust = tokenizer.backend_tokenizer if self._in_rust else None
+        cut = rust is not None and can_be_cut(rust, self._asked)
+        self._words = Words(self._asked, added_tokens(rust)) if cut else None
 
     def stands_in(self, text: str) -> bool:
         """Whether the text holds a special token written out.
@@ -71,12 +72,12 @@ class WrittenOut:
             text = self._pattern.sub("", text)
         return text
 
-    def ids(self, rendered: Sequence[str]) -> list[list[int] | None]:
+    def ids(self, rendered: Sequence[str]) -> list[Sequence[int] | None]:
         """The ids of texts rendered from broken ones, without the breaks; None where one cannot be read as plain words.
 
         A text can if the template wrote every special token of the ids, and the ids give the text back.
         """
-        found: list[list[int] | None] = [*self._tokenized(rendered)]
+        found: list[Sequence[int] | None] = [*self._tokenized(rendered)]
         for place, text in enumerate(rendered):
             if _BREAK in text:
                 found[place] = self._without_breaks(text)
@@ -89,7 +90,7 @@ class WrittenOut:
         """Whether most of a text is read from memory: Python's work then, which threads do not speed up."""
         return self._words is not None
 
-    def _tokenized(self, texts: Sequence[str]) -> list[list[int]]:
+    def _tokenized(self, texts: Sequence[str]) -> Sequence[Sequence[int]]:
         return self._asked(texts) if self._words is None else self._words.ids(texts)
 
     def _asked(self, texts: Sequence[str]) -> list[list[int]]:
@@ -111,7 +112,7 @@ class WrittenOut:
         faithful = "".join(read.split()) == "".join(rendered.replace(_BREAK, "").split())
         return ids if faithful and self._all_of_template(rendered, ids) else None
 
-    def _all_of_template(self, rendered: str, ids: list[int]) -> bool:
+    def _all_of_template(self, rendered: str, ids: Sequence[int]) -> bool:
         """Whether the ids hold no more special tokens than the rendered text spells out, unbroken."""
         return sum(token in self._control for token in ids) <= len(self._pattern.findall(rendered))
 

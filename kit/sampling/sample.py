@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from kit import notices
 from kit.config import Config
-from kit.data import Data, Prompt, Split
+from kit.data import Prompt
+from kit.data.data import data_of_prompts
+from kit.data.kept import Rows
 from kit.data.load import load_prompts
 from kit.errors import ConfigError, DataError
 from kit.floors import check_floors
@@ -129,7 +131,7 @@ def _guidelines(file: str | PathLike[str] | None) -> str | None:
         raise DataError(f"--guidelines {file}: cannot be read as UTF-8 text: {error}") from None
 
 
-def _prompts(source: Any, config: Config, folder: RunFolder, seed: int, limit: int | None) -> tuple[list[Prompt], str]:
+def _prompts(source: Any, config: Config, folder: RunFolder, seed: int, limit: int | None) -> tuple[Rows[Prompt], str]:
     """The prompts to answer, and in words where they are from; notes on them are said.
 
     A run's own are its training prompts: whoever ranks answers to held-out ones, and trains on that, has nothing left
@@ -138,9 +140,9 @@ def _prompts(source: Any, config: Config, folder: RunFolder, seed: int, limit: i
     if source is None:
         from kit.compare.who_judges import load_run_data
 
-        train = list(load_run_data(config, folder).prompts.train)
+        train = load_run_data(config, folder).prompts.train
         count = min(limit or OWN_PROMPTS, len(train))
-        chosen = [train[at] for at in sorted(random.Random(f"prompts {seed}").sample(range(len(train)), count))]
+        chosen = train.picked(sorted(random.Random(f"prompts {seed}").sample(range(len(train)), count)))
         what = f"{count:,} of the run's {len(train):,} training prompts"
         notices.say(f"sample: {what}, chosen by the seed; its held-out prompts are left for comparisons")
         return chosen, what
@@ -150,11 +152,11 @@ def _prompts(source: Any, config: Config, folder: RunFolder, seed: int, limit: i
     for note in notes:
         notices.say(note)
     what = str(source) if isinstance(source, (str, Path)) else "prompts in memory"
-    return rows[:limit], what
+    return rows.picked(range(len(rows))[:limit]), what
 
 
 def _drawn(
-    config: Config, sft: Path, writers: "Sequence[Writer]", prompts: list[Prompt], how: "How"
+    config: Config, sft: Path, writers: "Sequence[Writer]", prompts: Rows[Prompt], how: "How"
 ) -> "tuple[list[tuple[EncodedPrompt, str]], Drawn]":
     """The prompts that fit the run's lengths, each with its origin, and the answers to them."""
     from kit.models.base import find_base
@@ -165,11 +167,11 @@ def _drawn(
 
     with few_threads(config), memory_errors("sample"):
         base = find_base(config)
-        rows = Data(Split([], []), Split([], []), Split(prompts, []), [])
-        encoded = encode_data(rows, base.codec, config.data)
+        encoded = encode_data(data_of_prompts(prompts), base.codec, config.data)
         for note in encoded.notes:
             notices.say(note)
-        kept = list(zip(encoded.prompts.train, encoded.measured["prompts"].kept, strict=True))
+        measured = encoded.measured["prompts"]
+        kept = [(prompt, measured.where(at)) for at, prompt in enumerate(encoded.prompts.train)]
         return kept, draw_answers(base, sft, writers, [prompt.ids for prompt, _ in kept], how)
 
 

@@ -12,6 +12,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from datasets import Dataset
 from transformers import TrainerCallback
@@ -26,6 +27,7 @@ from kit.models.base import Base
 from kit.models.decoding import sample_responses
 from kit.models.encoding import Encoded
 from kit.models.generation import score
+from kit.models.id_rows import Rows
 from kit.models.out_of_memory import AtOnce, HalvesMicroBatch
 from kit.models.resumable import Resumable
 from kit.models.roles import Roles
@@ -35,6 +37,7 @@ from kit.stages.card import adapter_card
 from kit.stages.checks import require_all_rows, require_same_prompts, warn_unless_learnt
 from kit.stages.progress import train_with_progress
 from kit.stages.result import StageResult
+from kit.stages.rows import dataset_of
 from kit.stages.sizes import choose_sizes
 from kit.stages.smoke import smoke_test
 from kit.stages.snapshots import SnapshotCallback
@@ -215,7 +218,12 @@ def _train(
     args = build_arguments(config, stage, base.precision, checkpoints.path, choice, len(prompts))
     # TRL leaves out prompts that fill no rollout; with fewer than one rollout takes it would have none at all.
     copies = -(-settings.batch_size // settings.num_generations // len(prompts))
-    rows = [{"prompt": prompt.messages, "prompt_ids": prompt.ids} for prompt in prompts] * copies
+
+    def row(number: int) -> dict:
+        prompt = prompts[number]
+        return {"prompt": prompt.messages, "prompt_ids": prompt.ids}
+
+    rows = Rows(row, np.tile(np.arange(len(prompts)), copies)[:, None])
 
     roles = Roles(load_policy(base.causal_lm(), sft))
     roles.add("reward", reward)
@@ -225,7 +233,7 @@ def _train(
             model=roles.model,
             reward_funcs=[rewards.reward_model, rewards.missing_eos],
             args=args,
-            train_dataset=Dataset.from_list(rows),
+            train_dataset=dataset_of(rows),
             processing_class=base.tokenizer,
             callbacks=[OnlineChecks(stage), SnapshotCallback(checkpoints.path, settings.snapshots)],
         )

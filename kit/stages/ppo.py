@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset
+import numpy as np
 from transformers import TrainerCallback
 
 from kit.config import Config, PPOSettings
@@ -11,6 +11,7 @@ from kit.errors import TrainingStopped
 from kit.models.adapters import save_adapter, set_policy_weights
 from kit.models.base import Base
 from kit.models.encoding import Encoded
+from kit.models.id_rows import Rows
 from kit.models.roles import policy_roles
 from kit.ppo.trainer import PPOTrainer
 from kit.runs.checkpoints import Checkpoints
@@ -21,6 +22,7 @@ from kit.stages.checks import require_all_rows, require_same_prompts, warn_unles
 from kit.stages.progress import train_with_progress
 from kit.stages.result import StageResult
 from kit.stages.reward_funcs import reward_funcs
+from kit.stages.rows import dataset_of
 from kit.stages.sizes import choose_sizes
 from kit.stages.smoke import smoke_test
 from kit.stages.snapshots import SnapshotCallback
@@ -53,11 +55,12 @@ def train_ppo(
     choice = choose_sizes(config, "ppo", base, longest, checkpoints)
     steps = config.ppo.num_ppo_epochs * config.ppo.num_mini_batches
     snapshots = SnapshotCallback(checkpoints.path, config.ppo.snapshots, steps)
-    rows = [{"prompt": prompt.messages} for prompt in prompts] * copies
+    every = np.tile(np.arange(len(prompts)), copies)[:, None]
+    rows = Rows(lambda number: {"prompt": prompts[number].messages}, every)
     trainer = PPOTrainer(
         roles=policy_roles(base.causal_lm(), sft, reward, critic=config.ppo.critic),
         args=build_arguments(config, "ppo", base.precision, checkpoints.path, choice, len(prompts)),
-        train_dataset=Dataset.from_list(rows),
+        train_dataset=dataset_of(rows),
         processing_class=base.tokenizer,
         reward_funcs=reward_funcs(config.ppo),
         callbacks=[FirstRolloutCheck(), snapshots],

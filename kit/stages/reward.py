@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from datasets import Dataset
 from trl import RewardTrainer
 
 from kit.config import Config
@@ -16,6 +16,7 @@ from kit.errors import TrainingStopped
 from kit.models.adapters import keep_weights, new_reward, save_adapter, trained_score_head
 from kit.models.base import Base
 from kit.models.decoding import pad_rows
+from kit.models.id_rows import Rows
 from kit.models.out_of_memory import HalvesMicroBatch
 from kit.models.resumable import Resumable
 from kit.runs.checkpoints import Checkpoints
@@ -26,6 +27,7 @@ from kit.stages.checks import require_all_rows, require_learnt
 from kit.stages.gate import judge_reward_model
 from kit.stages.progress import train_with_progress, trained_tokens
 from kit.stages.result import StageResult
+from kit.stages.rows import dataset_of
 from kit.stages.sizes import choose_sizes
 
 
@@ -51,7 +53,7 @@ def train_reward(
         trainer = KitRewardTrainer(
             model=model,
             args=build_arguments(config, "reward", base.precision, checkpoints.path, choice, len(train)),
-            train_dataset=Dataset.from_list(train),
+            train_dataset=dataset_of(train),
             processing_class=base.tokenizer,
         )
     require_all_rows(trainer, "reward", train)
@@ -86,17 +88,19 @@ def train_reward(
     return StageResult(metrics, headline)
 
 
-def score_pairs(model: Any, pairs: list[dict], pad: int, batch_size: int) -> list[tuple[float, float]]:
+def score_pairs(model: Any, pairs: Sequence[dict], pad: int, batch_size: int) -> list[tuple[float, float]]:
     """(chosen, rejected) score of each pair of whole sequences, in score units.
 
     Raises TrainingStopped where a score is not finite.
     """
-    rows = [pair[f"{side}_ids"] for pair in pairs for side in ("chosen", "rejected")]
     scores: list[float] = []
+    count = 2 * len(pairs)  # chosen, rejected, chosen, ...
     model.eval()
     with torch.no_grad():
-        for start in range(0, len(rows), batch_size):
-            ids, mask = pad_rows(rows[start : start + batch_size], pad)
+        for start in range(0, count, batch_size):
+            those = range(start, min(start + batch_size, count))
+            rows = [pairs[n // 2]["rejected_ids" if n % 2 else "chosen_ids"] for n in those]
+            ids, mask = pad_rows(rows, pad)
             logits = model(input_ids=ids.to(model.device), attention_mask=mask.to(model.device), use_cache=False).logits
             scores += logits.squeeze(-1).float().tolist()
     strange = sum(not math.isfinite(score) for score in scores)
@@ -123,12 +127,15 @@ def held_out_rows(pairs: Sequence[dict], scores: list[tuple[float, float]]) -> l
     ]
 
 
-def _sequences(pairs: Sequence[dict], weight: float = 0.0) -> list[dict]:
+def _sequences(pairs: Sequence[dict], weight: float = 0.0) -> Rows[dict]:
     """Whole sequences, prompt and response, as RewardTrainer takes them.
 
     With a weight also `margin`, which its loss takes off the difference of the scores; 0 where nobody rated a pair.
     """
-    rows = [{f"{s}_ids": pair["prompt_ids"] + pair[f"{s}_ids"] for s in ("chosen", "rejected")} for pair in pairs]
-    if not weight:
-        return rows
-    return [row | {"margin": weight * pair.get("margin", 0.0)} for row, pair in zip(rows, pairs, strict=True)]
+
+    def whole(number: int) -> dict:
+        pair = pairs[number]
+        row = {f"{side}_ids": pair["prompt_ids"] + pair[f"{side}_ids"] for side in ("chosen", "rejected")}
+        return row | {"margin": weight * pair.get("margin", 0.0)} if weight else row
+
+    return Rows(whole, np.arange(len(pairs))[:, None])

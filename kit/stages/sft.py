@@ -4,7 +4,6 @@ import math
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset
 from transformers import TrainerCallback
 from trl import SFTTrainer
 
@@ -22,6 +21,7 @@ from kit.stages.card import adapter_card
 from kit.stages.checks import require_all_rows, require_finite, require_learnt
 from kit.stages.progress import train_with_progress, trained_tokens
 from kit.stages.result import StageResult
+from kit.stages.rows import dataset_of
 from kit.stages.sizes import choose_sizes
 from kit.stages.smoke import smoke_test
 
@@ -58,8 +58,8 @@ def train_sft(config: Config, data: Encoded, base: Base, out: Path, checkpoints:
         trainer = KitSFTTrainer(
             model=model,
             args=build_arguments(config, "sft", base.precision, checkpoints.path, choice, len(rows.train)),
-            train_dataset=Dataset.from_list(rows.train),
-            eval_dataset=Dataset.from_list(rows.held_out) if rows.held_out else None,
+            train_dataset=dataset_of(rows.train),
+            eval_dataset=dataset_of(rows.held_out) if rows.held_out else None,
             processing_class=base.tokenizer,
             callbacks=[FirstLossCheck(base.settings.base, model.config.get_text_config().vocab_size)],
         )
