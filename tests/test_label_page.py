@@ -466,6 +466,57 @@ class TestNothingIsLost:
         ]
 
 
+class TestTheEnd:
+    def test_the_last_judgement_is_called_saved_once_it_is(self, browser, tmp_path):
+        with page_of(browser, tmp_path, items(1)) as page:
+            page.join()
+            assert page.text("#told").startswith("About 1 to judge")
+            slow = "const real = window.fetch; window.fetch = (...all) => window.held.then(() => real(...all));"
+            page.run(f"(() => {{ window.held = new Promise((go) => {{ window.go = go; }}); {slow} }})()")
+            page.click(f"{page.answer('B')} .up")
+            page.click("#send")
+            assert page.text("#still-text") == "What you did last is being saved."
+            assert page.text("#told") == "1 done"
+            page.run("window.go()")
+            page.wait("document.querySelector('#still-title').textContent.startsWith('That was all')")
+            assert (page.text("#told"), "All of it is saved" in page.text("#still-text")) == ("1 saved", True)
+            assert page.shown("#still-actions button") and browser.errors == []
+
+    def test_the_last_judgement_without_a_connection_is_not_called_saved(self, browser, tmp_path):
+        with page_of(browser, tmp_path, items(1)) as page:
+            page.join()
+            with page.offline():
+                page.click(f"{page.answer('B')} .up")
+                page.click("#send")
+                page.wait("document.querySelector('#still-title').textContent === 'All that is here is done'")
+                assert page.text("#told") == "1 done"
+            page.wait("document.querySelector('#still-title').textContent.startsWith('That was all')")
+            assert len(page.rows()) == 1
+
+    def test_who_comes_when_others_judged_all_is_told_that_nothing_is_left(self, browser, tmp_path):
+        with page_of(browser, tmp_path, items(1)) as page:
+            page.join()
+            page.click(f"{page.answer('B')} .up")
+            page.send()
+            page.stored(1)
+            page.join(who="ben")
+            assert page.text("#still-title") == "Nothing is left to judge"
+            assert page.text("#told") == "" and not page.shown("#bar")
+
+    def test_a_look_for_more_work_leaves_the_focus_where_it_is(self, browser, tmp_path):
+        with page_of(browser, tmp_path, items(1)) as page:
+            page.join()
+            page.click(f"{page.answer('B')} .up")
+            page.send()
+            page.wait("document.querySelector('#still-title').textContent.startsWith('That was all')")
+            page.run("(window.button = document.querySelector('#still-actions button')).focus()")
+            page.run("window.asked = new Promise((done) => { const real = window.fetch; window.fetch = async (...all) => {"
+                     " const answer = await real(...all); setTimeout(done, 300); return answer; }; });"
+                     " dispatchEvent(new Event('online'))")  # fmt: skip
+            page.run("window.asked")
+            assert page.run("document.activeElement === window.button")
+
+
 class TestTwoTabs:
     @pytest.fixture
     def tabs(self, desk):
