@@ -447,6 +447,27 @@ class TestNothingIsLost:
             browser.call("Page.removeScriptToEvaluateOnNewDocument", identifier=script)
             assert browser.errors == []
 
+    def test_a_browser_without_room_still_sends_what_it_has_kept(self, desk):
+        fill = (
+            "(() => { for (let size = 1 << 22, n = 0; size >= 1; n += 1) {"
+            " try { localStorage.setItem(`fill${n}`, 'x'.repeat(size)); } catch { size = Math.floor(size / 2); } } })()"
+        )
+        desk.click(f"{desk.answer('B')} .up")
+        desk.serving.stop()
+        desk.send()
+        desk.click(f"{desk.answer('C')} .up")
+        desk.run(fill)
+        desk.click(f"{desk.answer('D')} .up")
+        desk.restart()
+        desk.open()
+        assert said(desk.stored(1)[0]) == {"B": 1, "A": 2, "C": 3, "D": 4}
+        desk.wait("Object.keys(localStorage).every((key) => !key.includes(':out:'))")
+        assert desk.letters()[0] == "A" and desk.places()["A"] == "1"  # the draft as it last fitted
+        desk.send()
+        desk.stored(2)
+        desk.run("localStorage.clear()")
+        self.drop_network_errors(desk)
+
     def test_another_project_of_the_same_name_never_gets_a_draft(self, browser, tmp_path):
         with page_of(browser, tmp_path / "one", items()) as page:
             page.join()
@@ -510,9 +531,11 @@ class TestTheEnd:
             page.send()
             page.wait("document.querySelector('#still-title').textContent.startsWith('That was all')")
             page.run("(window.button = document.querySelector('#still-actions button')).focus()")
-            page.run("window.asked = new Promise((done) => { const real = window.fetch; window.fetch = async (...all) => {"
-                     " const answer = await real(...all); setTimeout(done, 300); return answer; }; });"
-                     " dispatchEvent(new Event('online'))")  # fmt: skip
+            page.run(
+                "window.asked = new Promise((done) => { const real = window.fetch;"
+                " window.fetch = async (...all) => { const answer = await real(...all); setTimeout(done, 300);"
+                " return answer; }; }); dispatchEvent(new Event('online'))"
+            )
             page.run("window.asked")
             assert page.run("document.activeElement === window.button")
 
