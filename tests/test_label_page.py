@@ -170,6 +170,34 @@ class TestRanking:
             assert third["comment"] == "all of them\nare wrong"
             assert browser.errors == []
 
+    def test_a_phone_is_told_how_without_keys_and_in_place(self, browser, tmp_path):
+        with page_of(browser, tmp_path, items(1)) as page:
+            browser.call("Emulation.setTouchEmulationEnabled", enabled=True)
+            page.join(**PHONE)
+            assert page.text("#answers-title") == "Rank these 4 answers, best on top"
+            assert "tie equal ones" in page.text("#how") and not page.shown("#how kbd")
+            top = "document.querySelector('#answers').getBoundingClientRect().top + scrollY"
+            before = page.run(top)
+            page.click(f"{page.answer('B')} .up")
+            assert page.run(top) == before  # nothing shifts under the finger
+            browser.call("Emulation.setTouchEmulationEnabled", enabled=False)
+
+    def test_what_was_skipped_can_be_ranked_as_it_stands(self, desk):
+        desk.press("s")
+        desk.press("ArrowDown")
+        desk.press("Enter")
+        desk.stored(1)
+        desk.click("#previous")
+        desk.wait("!document.querySelector('#looking').hidden")
+        desk.settled()
+        assert desk.text("#send") == "This order is right"
+        desk.click("#send")
+        assert desk.text("#send") == "Send the change"
+        desk.settled()
+        desk.click("#send")
+        skipped, ranked = desk.stored(2)
+        assert (ranked["supersedes"], said(ranked)["D"]) == (skipped["id"], 4)
+
     def test_a_skip_has_a_reason_and_words(self, desk):
         desk.press("s")
         desk.press("Enter")
@@ -582,7 +610,7 @@ class TestTwoTabs:
         self.rank(desk, tabs[1], "C")
         desk.wait("document.querySelector('#conflict').open")
         desk.press("Escape")  # later
-        assert "was judged before" in desk.text("#notices")
+        assert "You judged one item twice" in desk.text("#notices")
         desk.click(".notice[data-name=conflict] button")
         desk.click("#replace-stored")
         first, correction = desk.stored(2)

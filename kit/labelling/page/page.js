@@ -121,12 +121,11 @@ function show(shown, its) {
 
 function refresh() {
   const ab = about.kind === "ab";
-  const unchanged = looking !== null && !differs(draft, standing());
-  one("answers-title").textContent = ab ? "Which answer is better?" : `${item.answers.length} answers`;
+  const unchanged = looking !== null && !differs(draft, standing()) && (draft.touched || ab);
+  one("answers-title").textContent = ab ? "Which answer is better?" : `Rank these ${item.answers.length} answers, best on top`;
   one("how").hidden = ab;
-  one("how").textContent = ab ? "" : draft.touched ? "Best on top." : "Put the best on top: drag, use the arrows, or the keys.";
   one("none").setAttribute("aria-pressed", String(draft.none));
-  one("send").textContent = looking ? (unchanged ? "Unchanged" : "Send the change") : ab || draft.touched ? "Send" : "This order is right";
+  one("send").textContent = unchanged ? "Unchanged" : !ab && !draft.touched ? "This order is right" : looking ? "Send the change" : "Send";
   one("send").classList.toggle("main", draft.touched && !unchanged);
   one("send").setAttribute("aria-disabled", String(unchanged || (ab && !draft.touched)));
   const choice = !draft.touched ? null : draft.groups.length === 1 ? "tie" : String(draft.groups[0][0]);
@@ -182,7 +181,7 @@ function tell(why = null) {
   const bad = entries.find((entry) => entry.refused && !entry.standing);
   notice("refused", bad ? `The server refused a judgement: ${bad.refused}` : "", [["Try again", () => again()], ["Discard it", () => discard()]], "warn");
   const clash = entries.find((entry) => entry.standing);
-  notice("conflict", clash ? "An item that you judged here was judged before." : "", [["Look", settle]], "warn");
+  notice("conflict", clash ? "You judged one item twice, and not the same way." : "", [["Look", settle]], "warn");
 
   const { done, left, seconds_left: seconds } = about.progress;
   one("previous").hidden = done + mine.size === 0;
