@@ -170,6 +170,34 @@ class TestRanking:
             assert third["comment"] == "all of them\nare wrong"
             assert browser.errors == []
 
+    def test_a_phone_is_told_how_without_keys_and_in_place(self, browser, tmp_path):
+        with page_of(browser, tmp_path, items(1)) as page:
+            browser.call("Emulation.setTouchEmulationEnabled", enabled=True)
+            page.join(**PHONE)
+            assert page.text("#answers-title") == "Rank these 4 answers, best on top"
+            assert "tie equal ones" in page.text("#how") and not page.shown("#how kbd")
+            top = "document.querySelector('#answers').getBoundingClientRect().top + scrollY"
+            before = page.run(top)
+            page.click(f"{page.answer('B')} .up")
+            assert page.run(top) == before  # nothing shifts under the finger
+            browser.call("Emulation.setTouchEmulationEnabled", enabled=False)
+
+    def test_what_was_skipped_can_be_ranked_as_it_stands(self, desk):
+        desk.press("s")
+        desk.press("ArrowDown")
+        desk.press("Enter")
+        desk.stored(1)
+        desk.click("#previous")
+        desk.wait("!document.querySelector('#looking').hidden")
+        desk.settled()
+        assert desk.text("#send") == "This order is right"
+        desk.click("#send")
+        assert desk.text("#send") == "Send the change"
+        desk.settled()
+        desk.click("#send")
+        skipped, ranked = desk.stored(2)
+        assert (ranked["supersedes"], said(ranked)["D"]) == (skipped["id"], 4)
+
     def test_a_skip_has_a_reason_and_words(self, desk):
         desk.press("s")
         desk.press("Enter")
@@ -447,6 +475,27 @@ class TestNothingIsLost:
             browser.call("Page.removeScriptToEvaluateOnNewDocument", identifier=script)
             assert browser.errors == []
 
+    def test_a_browser_without_room_still_sends_what_it_has_kept(self, desk):
+        fill = (
+            "(() => { for (let size = 1 << 22, n = 0; size >= 1; n += 1) {"
+            " try { localStorage.setItem(`fill${n}`, 'x'.repeat(size)); } catch { size = Math.floor(size / 2); } } })()"
+        )
+        desk.click(f"{desk.answer('B')} .up")
+        desk.serving.stop()
+        desk.send()
+        desk.click(f"{desk.answer('C')} .up")
+        desk.run(fill)
+        desk.click(f"{desk.answer('D')} .up")
+        desk.restart()
+        desk.open()
+        assert said(desk.stored(1)[0]) == {"B": 1, "A": 2, "C": 3, "D": 4}
+        desk.wait("Object.keys(localStorage).every((key) => !key.includes(':out:'))")
+        assert desk.letters()[0] == "A" and desk.places()["A"] == "1"  # the draft as it last fitted
+        desk.send()
+        desk.stored(2)
+        desk.run("localStorage.clear()")
+        self.drop_network_errors(desk)
+
     def test_another_project_of_the_same_name_never_gets_a_draft(self, browser, tmp_path):
         with page_of(browser, tmp_path / "one", items()) as page:
             page.join()
@@ -464,6 +513,59 @@ class TestNothingIsLost:
         page.browser.errors[:] = [
             text for text in page.browser.errors if not text.startswith("Failed to load resource")
         ]
+
+
+class TestTheEnd:
+    def test_the_last_judgement_is_called_saved_once_it_is(self, browser, tmp_path):
+        with page_of(browser, tmp_path, items(1)) as page:
+            page.join()
+            assert page.text("#told").startswith("About 1 to judge")
+            slow = "const real = window.fetch; window.fetch = (...all) => window.held.then(() => real(...all));"
+            page.run(f"(() => {{ window.held = new Promise((go) => {{ window.go = go; }}); {slow} }})()")
+            page.click(f"{page.answer('B')} .up")
+            page.click("#send")
+            assert page.text("#still-text") == "What you did last is being saved."
+            assert page.text("#told") == "1 done"
+            page.run("window.go()")
+            page.wait("document.querySelector('#still-title').textContent.startsWith('That was all')")
+            assert (page.text("#told"), "All of it is saved" in page.text("#still-text")) == ("1 saved", True)
+            assert page.shown("#still-actions button") and browser.errors == []
+
+    def test_the_last_judgement_without_a_connection_is_not_called_saved(self, browser, tmp_path):
+        with page_of(browser, tmp_path, items(1)) as page:
+            page.join()
+            with page.offline():
+                page.click(f"{page.answer('B')} .up")
+                page.click("#send")
+                page.wait("document.querySelector('#still-title').textContent === 'All that is here is done'")
+                assert page.text("#told") == "1 done"
+            page.wait("document.querySelector('#still-title').textContent.startsWith('That was all')")
+            assert len(page.rows()) == 1
+
+    def test_who_comes_when_others_judged_all_is_told_that_nothing_is_left(self, browser, tmp_path):
+        with page_of(browser, tmp_path, items(1)) as page:
+            page.join()
+            page.click(f"{page.answer('B')} .up")
+            page.send()
+            page.stored(1)
+            page.join(who="ben")
+            assert page.text("#still-title") == "Nothing is left to judge"
+            assert page.text("#told") == "" and not page.shown("#bar")
+
+    def test_a_look_for_more_work_leaves_the_focus_where_it_is(self, browser, tmp_path):
+        with page_of(browser, tmp_path, items(1)) as page:
+            page.join()
+            page.click(f"{page.answer('B')} .up")
+            page.send()
+            page.wait("document.querySelector('#still-title').textContent.startsWith('That was all')")
+            page.run("(window.button = document.querySelector('#still-actions button')).focus()")
+            page.run(
+                "window.asked = new Promise((done) => { const real = window.fetch;"
+                " window.fetch = async (...all) => { const answer = await real(...all); setTimeout(done, 300);"
+                " return answer; }; }); dispatchEvent(new Event('online'))"
+            )
+            page.run("window.asked")
+            assert page.run("document.activeElement === window.button")
 
 
 class TestTwoTabs:
@@ -508,7 +610,7 @@ class TestTwoTabs:
         self.rank(desk, tabs[1], "C")
         desk.wait("document.querySelector('#conflict').open")
         desk.press("Escape")  # later
-        assert "was judged before" in desk.text("#notices")
+        assert "You judged one item twice" in desk.text("#notices")
         desk.click(".notice[data-name=conflict] button")
         desk.click("#replace-stored")
         first, correction = desk.stored(2)

@@ -37,20 +37,20 @@ Message = dict[str, str]
 GUIDELINES = {
     "rank": """# How to rank
 
-Put the answer that you would rather have got first.
+The answer that you would most like to get goes on top.
 
 1. **Right before nice.** An answer that is wrong, or that does not answer, goes below one that is right.
 2. **What was asked.** Prefer the answer that does what the question asks, no more and no less.
 3. **Length is no merit.** Of two answers that say the same, the shorter one is better.
-4. **A tie is an answer.** If you see no difference that matters, give both the same rank.
+4. **A tie is an answer.** If you see no difference that matters, tie them.
 
-Skip an item that you cannot judge, and say why. Where no answer would do, rank them all the same and mark that none is
-acceptable.
+Skip an item that you cannot judge, and say why. Where no answer would do, mark “None is acceptable”, and
+still rank them if one is less bad than another.
 """,
     "ab": """# Which is better?
 
-Choose the answer that you would rather have got. Right before nice; what was asked, no more and no less; length is no
-merit. If you see no difference that matters, it is a tie.
+Choose the answer that you would rather get. Right before nice; what was asked, no more and no less; length is no merit.
+If you see no difference that matters, they are equal.
 """,
 }
 

@@ -3,14 +3,19 @@
 const PREFIX = "kit-label";
 const memory = new Map();
 let storage = null;
+let full = false;
 try {
   storage = window.localStorage;
-  storage.setItem(`${PREFIX}:try`, "1");
-  storage.removeItem(`${PREFIX}:try`);
+  storage.getItem(PREFIX);
 } catch {
   storage = null;
 }
-let full = false;
+try {
+  storage?.setItem(`${PREFIX}:try`, "1");
+  storage?.removeItem(`${PREFIX}:try`);
+} catch {
+  full = true; // what is there is still read, sent and removed
+}
 
 // Whether a closed tab loses anything: no storage here, or none left.
 export const lasts = () => storage !== null && !full;

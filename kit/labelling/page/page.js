@@ -24,6 +24,7 @@ let drafts = null;
 let item = null; // on the page now
 let draft = null;
 let looking = null; // {list, at}: one's own judgements, and which of them is on the page
+let resting = false; // nothing is left on the page
 let connected = true;
 let shownAt = 0;
 let retries = 0;
@@ -65,7 +66,7 @@ async function fetchWork() {
 function begin(now, found) {
   place = now;
   outbox?.stop();
-  outbox = new Outbox(place, { stored, refused, changed: () => tell(), closed, whose: fetchWork });
+  outbox = new Outbox(place, { stored, refused, changed: () => { tell(); if (resting && outbox.failures) rest(); }, closed, whose: fetchWork });
   drafts = new Drafts(place);
   mine.clear();
   uncounted.clear();
@@ -96,6 +97,7 @@ function showNext() {
 
 function show(shown, its) {
   const another = item?.deal !== shown.deal || one("item").hidden;
+  resting = false;
   item = shown;
   draft = its;
   shownAt = performance.now();
@@ -119,12 +121,11 @@ function show(shown, its) {
 
 function refresh() {
   const ab = about.kind === "ab";
-  const unchanged = looking !== null && !differs(draft, standing());
-  one("answers-title").textContent = ab ? "Which answer is better?" : `${item.answers.length} answers`;
+  const unchanged = looking !== null && !differs(draft, standing()) && (draft.touched || ab);
+  one("answers-title").textContent = ab ? "Which answer is better?" : `Rank these ${item.answers.length} answers, best on top`;
   one("how").hidden = ab;
-  one("how").textContent = ab ? "" : draft.touched ? "Best on top." : "Put the best on top: drag, use the arrows, or the keys.";
   one("none").setAttribute("aria-pressed", String(draft.none));
-  one("send").textContent = looking ? (unchanged ? "Unchanged" : "Send the change") : ab || draft.touched ? "Send" : "This order is right";
+  one("send").textContent = unchanged ? "Unchanged" : !ab && !draft.touched ? "This order is right" : looking ? "Send the change" : "Send";
   one("send").classList.toggle("main", draft.touched && !unchanged);
   one("send").setAttribute("aria-disabled", String(unchanged || (ab && !draft.touched)));
   const choice = !draft.touched ? null : draft.groups.length === 1 ? "tie" : String(draft.groups[0][0]);
@@ -132,6 +133,9 @@ function refresh() {
 }
 
 function still(title, text, actions = []) {
+  resting = false;
+  const same = one("still-title").textContent === title && one("still-text").textContent === text;
+  if (same && !one("still").hidden) return; // looked again, and nothing is new: the focus stays where it is
   item = draft = null;
   one("item").hidden = one("foot").hidden = true;
   one("still").hidden = false;
@@ -148,13 +152,14 @@ function still(title, text, actions = []) {
 
 // Nothing is left here: the end of the work, or of what was fetched before the connection went.
 function rest() {
-  const waiting = outbox.waiting().length;
-  if (!connected || waiting) {
-    still("All that is here is done", "More comes as soon as there is a connection.", [["Try now", lookForWork]]);
-  } else if (about.progress.done) {
+  if (!connected || outbox.failures) {
+    still("All that is here is done", "It is sent, and more comes, as soon as there is a connection.", [["Try now", lookForWork]]);
+  } else if (outbox.waiting().length) still("One moment", "What you did last is being saved.");
+  else if (about.progress.done) {
     const left = about.progress.left ? " Others are at the rest; if they leave something, it comes to you here." : "";
-    still("That was all. Thank you!", `You judged ${count(about.progress.done, "item")}.${left}`, [["Look at what you sent", previous]]);
-  } else still("Nothing to judge yet", "This page looks for new items by itself.");
+    still("That was all. Thank you!", `You judged ${count(about.progress.done, "item")}. All of it is saved.${left}`, [["Look at what you sent", previous]]);
+  } else still("Nothing is left to judge", "Others have judged everything here, or are at it. If they leave something, it comes to you here by itself.");
+  resting = true;
 }
 
 const count = (number, what) => `${number.toLocaleString("en")} ${what}${number === 1 ? "" : "s"}`;
@@ -176,7 +181,7 @@ function tell(why = null) {
   const bad = entries.find((entry) => entry.refused && !entry.standing);
   notice("refused", bad ? `The server refused a judgement: ${bad.refused}` : "", [["Try again", () => again()], ["Discard it", () => discard()]], "warn");
   const clash = entries.find((entry) => entry.standing);
-  notice("conflict", clash ? "An item that you judged here was judged before." : "", [["Look", settle]], "warn");
+  notice("conflict", clash ? "You judged one item twice, and not the same way." : "", [["Look", settle]], "warn");
 
   const { done, left, seconds_left: seconds } = about.progress;
   one("previous").hidden = done + mine.size === 0;
@@ -188,7 +193,8 @@ function tell(why = null) {
   one("filled").style.width = `${(100 * now) / Math.max(1, now + rest)}%`;
   const minutes = Math.ceil((left ? (seconds * rest) / left : 0) / 60);
   const time = minutes < 2 ? "a minute" : minutes < 90 ? `${minutes} min` : `${Math.round(minutes / 60)} h`;
-  one("told").textContent = rest ? `${now} done, about ${rest} left · ${time}` : `${now} done`;
+  const did = now ? `${now} ${entries.length ? "done" : "saved"}` : "";
+  one("told").textContent = rest ? `${did ? `${did}, about ${rest} left` : `About ${rest} to judge`} · ${time}` : did;
 }
 
 const again = () => outbox.entries().filter((entry) => entry.refused && !entry.standing).forEach((entry) => outbox.again(entry));

@@ -64,10 +64,10 @@ export function block(text, of, className = "text") {
 const ROLES = { user: "User", assistant: "Assistant", system: "Instructions to the assistant", tool: "Tool" };
 const EARLIER_OPEN = 700; // characters of earlier turns that are shown without being asked for
 
-const turn = (message, className) => {
+const turn = (message, className, named = true) => {
   const made = element("div", `turn ${className}`);
   const role = ROLES[message.role] ?? visible(message.role);
-  made.append(element("p", "role", role), block(message.content, `the turn of ${role}`));
+  made.append(...(named ? [element("p", "role", role)] : []), block(message.content, `the turn of ${role}`));
   return made;
 };
 
@@ -83,7 +83,7 @@ export function conversation(messages) {
     const folded = element("details", "earlier");
     folded.open = length <= EARLIER_OPEN;
     folded.append(element("summary", "", system ? ROLES.system : `Earlier in the conversation: ${before.length} ${before.length === 1 ? "turn" : "turns"}`));
-    before.forEach((message) => folded.append(turn(message, message.role === "system" ? "system" : "before")));
+    before.forEach((message) => folded.append(turn(message, message.role === "system" ? "system" : "before", !system)));
     parts.push(folded);
   }
   messages.slice(asked).forEach((message, at) => parts.push(turn(message, at === 0 ? "asked" : "after")));
