@@ -337,6 +337,24 @@ class TestAJudgement:
             desk.judge("ana", {**body, "ranks": [3, 2, 1]})
         assert refused.value.standing["ranks"] == [1, 2, 3] and refused.value.standing["id"] == body["id"]
 
+    def test_with_the_id_of_another_item_is_refused_and_tells_nothing_of_it(self, tmp_path):
+        with closing(Desk(project(tmp_path, [item("p0"), item("p1", 2)], per_item=2))) as desk:
+            mine = desk.work("ana")["work"]
+            for taken in (said(mine[0]), said(desk.work("ben")["work"][0], comment="ben alone knows")):
+                desk.judge("ana" if taken["deal"] == mine[0]["deal"] else "ben", taken)
+                with pytest.raises(Refused, match="wanted a new one") as refused:
+                    desk.judge("ana", {**said(mine[1]), "id": taken["id"]})
+                assert refused.value.standing is None
+
+    def test_sent_again_with_other_content_shows_the_correction_that_stands(self, desk):
+        deal = next_of(desk, "ana")
+        first, later = said(deal, [1, 2, 3]), said(deal, [2, 2, 1])
+        desk.judge("ana", first)
+        desk.judge("ana", {**later, "supersedes": first["id"]})
+        with pytest.raises(Refused) as refused:
+            desk.judge("ana", {**first, "ranks": [3, 2, 1]})
+        assert refused.value.standing["id"] == later["id"]
+
     def test_of_a_second_tab_is_refused_and_shows_what_the_first_one_said(self, desk):
         deal = next_of(desk, "ana")
         first = said(deal, [2, 1, 1], comment="from the first tab")
