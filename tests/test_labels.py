@@ -566,6 +566,34 @@ class TestDealing:
 
         assert dealt("one", 1) == dealt("again", 1) != dealt("two", 2)
 
+    @pytest.mark.parametrize("seed", range(6))
+    @pytest.mark.parametrize("count", [3, 6, 12])
+    def test_gives_every_repeat_and_comes_to_its_end_however_few_the_items(self, tmp_path, count, seed):
+        content = repeated(items(count), 0.2, seed)
+        with closing(Desk(project(tmp_path, content, per_item=2, seed=seed))) as desk:
+            order = to_the_end(desk, "ana", "ben")
+            assert all(sorted(mine) == sorted(one.name for one in content) for mine in order.values())
+            assert [desk.work(who)["progress"]["left"] for who in order] == [0, 0]
+
+    def test_of_one_item_and_its_repeat_comes_to_its_end(self, tmp_path):
+        with closing(Desk(project(tmp_path, repeated(items(1), 0.2, 0)))) as desk:
+            to_the_end(desk, "ana")
+            assert desk.work("ana")["progress"]["left"] == 0
+
+    def test_gives_one_gold_item_to_whoever_has_too_few_for_a_tenth(self, tmp_path):
+        content = [*items(4), *(item(f"gold{n}", gold=(1, 2, 3)) for n in range(3))]
+        with closing(Desk(project(tmp_path, content, overlap=0.0))) as desk:
+            order = to_the_end(desk, "ana", "ben")
+            late = next_of(desk, "cay")
+        assert all(sum(name.startswith("gold") for name in mine) == 1 for mine in order.values()) and late is None
+
+    def test_holds_nothing_for_longer_when_the_clock_is_put_back(self, tmp_path):
+        clock = Clock()
+        with closing(Desk(project(tmp_path, 1, overlap=0.0), clock)) as desk:
+            desk.work("ana")
+            clock.now -= 24 * 3600
+            assert next_of(desk, "ben") is not None
+
     def test_leaves_a_repeat_out_that_would_follow_its_item_at_once(self, tmp_path):
         with closing(Desk(project(tmp_path, repeated(items(2), 1.0, 0), overlap=0.0))) as desk:
             mine = to_the_end(desk, "ana")["ana"]
