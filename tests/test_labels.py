@@ -337,6 +337,24 @@ class TestAJudgement:
             desk.judge("ana", {**body, "ranks": [3, 2, 1]})
         assert refused.value.standing["ranks"] == [1, 2, 3] and refused.value.standing["id"] == body["id"]
 
+    def test_with_the_id_of_another_item_is_refused_and_tells_nothing_of_it(self, tmp_path):
+        with closing(Desk(project(tmp_path, [item("p0"), item("p1", 2)], per_item=2))) as desk:
+            mine = desk.work("ana")["work"]
+            for taken in (said(mine[0]), said(desk.work("ben")["work"][0], comment="ben alone knows")):
+                desk.judge("ana" if taken["deal"] == mine[0]["deal"] else "ben", taken)
+                with pytest.raises(Refused, match="wanted a new one") as refused:
+                    desk.judge("ana", {**said(mine[1]), "id": taken["id"]})
+                assert refused.value.standing is None
+
+    def test_sent_again_with_other_content_shows_the_correction_that_stands(self, desk):
+        deal = next_of(desk, "ana")
+        first, later = said(deal, [1, 2, 3]), said(deal, [2, 2, 1])
+        desk.judge("ana", first)
+        desk.judge("ana", {**later, "supersedes": first["id"]})
+        with pytest.raises(Refused) as refused:
+            desk.judge("ana", {**first, "ranks": [3, 2, 1]})
+        assert refused.value.standing["id"] == later["id"]
+
     def test_of_a_second_tab_is_refused_and_shows_what_the_first_one_said(self, desk):
         deal = next_of(desk, "ana")
         first = said(deal, [2, 1, 1], comment="from the first tab")
@@ -547,6 +565,34 @@ class TestDealing:
                 return [(deal.annotator, deal.item, deal.shown) for deal in desk.store.deals()]
 
         assert dealt("one", 1) == dealt("again", 1) != dealt("two", 2)
+
+    @pytest.mark.parametrize("seed", range(6))
+    @pytest.mark.parametrize("count", [3, 6, 12])
+    def test_gives_every_repeat_and_comes_to_its_end_however_few_the_items(self, tmp_path, count, seed):
+        content = repeated(items(count), 0.2, seed)
+        with closing(Desk(project(tmp_path, content, per_item=2, seed=seed))) as desk:
+            order = to_the_end(desk, "ana", "ben")
+            assert all(sorted(mine) == sorted(one.name for one in content) for mine in order.values())
+            assert [desk.work(who)["progress"]["left"] for who in order] == [0, 0]
+
+    def test_of_one_item_and_its_repeat_comes_to_its_end(self, tmp_path):
+        with closing(Desk(project(tmp_path, repeated(items(1), 0.2, 0)))) as desk:
+            to_the_end(desk, "ana")
+            assert desk.work("ana")["progress"]["left"] == 0
+
+    def test_gives_one_gold_item_to_whoever_has_too_few_for_a_tenth(self, tmp_path):
+        content = [*items(4), *(item(f"gold{n}", gold=(1, 2, 3)) for n in range(3))]
+        with closing(Desk(project(tmp_path, content, overlap=0.0))) as desk:
+            order = to_the_end(desk, "ana", "ben")
+            late = next_of(desk, "cay")
+        assert all(sum(name.startswith("gold") for name in mine) == 1 for mine in order.values()) and late is None
+
+    def test_holds_nothing_for_longer_when_the_clock_is_put_back(self, tmp_path):
+        clock = Clock()
+        with closing(Desk(project(tmp_path, 1, overlap=0.0), clock)) as desk:
+            desk.work("ana")
+            clock.now -= 24 * 3600
+            assert next_of(desk, "ben") is not None
 
     def test_leaves_a_repeat_out_that_would_follow_its_item_at_once(self, tmp_path):
         with closing(Desk(project(tmp_path, repeated(items(2), 1.0, 0), overlap=0.0))) as desk:

@@ -19,6 +19,7 @@ from kit.labels.store import Deal, Given, Store
 LEASE_SECONDS = 3600.0
 GOLD_EVERY = 10  # of a person's items, one is gold until there is none left
 REPEAT_GAP = 8  # items of a person between an item and its repeat; fewer at the end of the work
+FEWEST_GAP = 2  # a repeat that would come sooner is left out
 REPEAT_EVERY = 4  # a repeat that is due comes by a chance of one in this many
 _USUAL_SECONDS = 40.0  # an item, before anybody was timed
 
@@ -48,6 +49,7 @@ class Dealer:
         for given in store.judgements():
             self.judged(given)
         self._wanted = {name: self._people_wanted(item) for name, item in project.items.items()}
+        self._repeated = {item.repeat_of for item in project.items.values() if item.repeat_of is not None}
 
     def judged(self, given: Given) -> None:
         """Learn of a judgement that is in the store now."""
@@ -74,18 +76,21 @@ class Dealer:
         """Where a person stands among `everybody` annotators: what nobody judged yet is shared out evenly."""
         mine = self._dealt[who]
         done = sum(number in self.standing for number in mine.values())
-        free, demand, repeats, gold = 0, 0, 0, 0
+        free, demand, gold, gaps = 0, 0, 0, list[int]()
+        order = list(mine)
         for name, item in self.project.items.items():
             if name in mine:
                 continue
             if item.gold is not None:
                 gold += 1
             elif item.repeat_of is not None:
-                repeats += item.repeat_of in mine
+                gaps += [self._gap(item, order)] if item.repeat_of in mine else []
             elif (missing := self._wanted[name] - self._count(name, who)) > 0:
                 free, demand = free + 1, demand + missing
         share = min(free, -(-demand // max(1, everybody)))
-        left = len(mine) - done + share + repeats + min(gold, share // GOLD_EVERY)
+        repeats = sum(gap + share >= FEWEST_GAP for gap in gaps)
+        more_gold = max(share // GOLD_EVERY, self._wants_gold(order))
+        left = len(mine) - done + share + repeats + min(gold, more_gold)
         times = self._seconds[who] or [t for all_times in self._seconds.values() for t in all_times]
         return Progress(done, left, left * (statistics.median(times) if times else _USUAL_SECONDS))
 
@@ -109,19 +114,35 @@ class Dealer:
             if item.gold is None and item.repeat_of is None and self._count(item.name, who) < self._wanted[item.name]
         ]
         order = [*mine, *taken]
-        due = [item for item in free if item.repeat_of in mine and self._gap(item, order) >= REPEAT_GAP]
+        due = [item for item in free if item.repeat_of in order and self._gap(item, order) >= REPEAT_GAP]
         if gold and place % GOLD_EVERY == GOLD_EVERY // 2:
             return min(gold, key=lambda item: self._chance(who, item.name))
         if due and (not plain or self._chance(who, f"repeat {place}") % REPEAT_EVERY == 0):
             return min(due, key=lambda item: self._chance(who, item.name))
         if plain:
-            return min(plain, key=lambda item: (-self._count(item.name, who), self._chance(who, item.name)))
-        late = [item for item in free if item.repeat_of in mine and self._gap(item, order) >= 2]
+            # Near the end, what is to be repeated comes first: else there were no items left to stand between the two.
+            near = len(plain) <= REPEAT_GAP
+            return min(
+                plain,
+                key=lambda item: (
+                    not (near and item.name in self._repeated),
+                    -self._count(item.name, who),
+                    self._chance(who, item.name),
+                ),
+            )
+        if gold and self._wants_gold(order):  # too little work for a tenth of it
+            return min(gold, key=lambda item: self._chance(who, item.name))
+        late = [item for item in free if item.repeat_of in order and self._gap(item, order) >= FEWEST_GAP]
         return max(late, key=lambda item: self._gap(item, order), default=None)
 
     def _gap(self, repeat: Item, order: list[str]) -> int:
         """Items between a repeat, were it next, and the item that it repeats."""
         return len(order) - 1 - order.index(repeat.repeat_of or "")
+
+    def _wants_gold(self, order: list[str]) -> bool:
+        """Whether somebody has had items, and none of them was gold."""
+        items = self.project.items
+        return bool(order) and not any(name in items and items[name].gold is not None for name in order)
 
     def _count(self, item: str, without: str) -> int:
         """People other than this one who judged the item or are at it; who skipped it does not count."""
@@ -129,7 +150,8 @@ class Dealer:
         for who, number in self._people[item].items():
             given = self.standing.get(number)
             if who != without:
-                busy = given is None and now - self.deals[number].time < LEASE_SECONDS
+                # Either way: what was dealt before a clock was put back is not held until that time comes again.
+                busy = given is None and abs(now - self.deals[number].time) < LEASE_SECONDS
                 count += busy or (given is not None and given.ranks is not None)
         return count
 

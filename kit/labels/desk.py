@@ -84,7 +84,10 @@ class Desk:
             raise Refused("supersedes: there is no such judgement of this item")
         if before.client == given.client and _said(before) == _said(given):
             return {"stored": given.client, "again": True}
-        raise Refused("this item was judged before, here or in another tab", self._mine(deal, before))
+        if before.deal != deal.id:  # perhaps somebody else's: nothing of it is told
+            raise Refused("id: a judgement of another item goes by it; wanted a new one for each judgement")
+        standing = self.store.standing(deal.id) or before
+        raise Refused("this item was judged before, here or in another tab", self._mine(deal, standing))
 
     def history(self, who: str, count: int = 50) -> list[dict[str, Any]]:
         """A person's own judgements as they stand, the latest first: what Back leads to, to look at and to correct."""
