@@ -15,6 +15,7 @@ from kit.cli import app
 from kit.errors import DataError
 from kit.feedback import words
 from kit.feedback.agreement import agreement
+from kit.feedback.drift import Window
 from kit.feedback.page import notebook, page
 from kit.feedback.plots import pictures
 from kit.feedback.read import read_judgements
@@ -195,3 +196,13 @@ class TestTheCommand:
     def test_a_wrong_file_ends_with_code_2(self, tmp_path):
         assert self.run(tmp_path / "none.jsonl").exit_code == 2
         assert self.run(tmp_path / "none.jsonl", "--html", tmp_path).exit_code == 2
+
+
+class TestASpanOfTime:
+    def test_is_told_in_days_where_each_window_has_several(self):
+        spans = [Window(0.0, 86_400.0, 1, None), Window(2 * 86_400.0, 3 * 86_400.0, 1, None)]
+        assert [words.span(one, spans) for one in spans] == ["1970-01-01 to 1970-01-02", "1970-01-03 to 1970-01-04"]
+
+    def test_is_told_to_the_minute_where_one_is_within_a_day(self):
+        spans = [Window(0.0, 3_600.0, 1, None), Window(7_200.0, 2 * 86_400.0, 1, None)]
+        assert words.span(spans[0], spans) == "1970-01-01 00:00 to 1970-01-01 01:00"

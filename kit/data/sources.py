@@ -198,15 +198,15 @@ def read_project(path: Path, setting: str) -> Source:
     from kit.labels.project import open_project
     from kit.labels.rows import judgement_rows
 
-    path = path.resolve()
-    name = f"{path.parent.name}/{path.name}"
+    full = path.resolve()
+    name = f"{full.parent.name}/{full.name}"
     found = [
         Row(f"{name}: item {values['item']} by {values['annotator']}", values)
-        for values in judgement_rows(open_project(path))
+        for values in judgement_rows(open_project(full))
     ]
     if not found:
         use = "learn from" if setting.startswith("data.") else "measure"
-        raise DataError(catalogue.NOBODY_YET.format(name=name, use=use, path=f"{path.parent.name}/{path.name}"))
+        raise DataError(catalogue.NOBODY_YET.format(name=name, use=use, path=path))
     return Source(name, found, problems=Problems(name), project=True)
 
 

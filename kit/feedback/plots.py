@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from kit.compare.report.figures import INK, SERIES, Picture, figure_of, in_style, inline, legend
 from kit.compare.report.text import visible
 from kit.feedback import words
-from kit.feedback.figures import iso
+from kit.feedback.words import iso
 
 if TYPE_CHECKING:
     from kit.feedback.agreement import Agreement

@@ -1,5 +1,7 @@
 """The agreement in sentences, the same in a terminal, on the page, in a notebook and in JSON."""
 
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -8,6 +10,7 @@ from kit.compare.report.text import UNKNOWN, duration, visible
 from kit.crowd.judgements import OPTIONAL
 from kit.feedback.alpha import Estimate
 from kit.feedback.bias import FEWEST
+from kit.feedback.drift import Window
 from kit.feedback.flags import Flag
 
 if TYPE_CHECKING:
@@ -54,6 +57,21 @@ def told(value: Estimate | None) -> str:
         return UNKNOWN
     ends = f" ({value.ci95[0]:.2f} to {value.ci95[1]:.2f})" if value.ci95 else ""
     return f"{value.value:.2f}{ends}, {value.items:,} items"
+
+
+def iso(seconds: float) -> str:
+    """A time as ISO 8601 in UTC, to the second; one outside the calendar as its number."""
+    try:
+        return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    except (ValueError, OverflowError, OSError):
+        return f"{seconds:.0f}"
+
+
+def span(window: Window, windows: Sequence[Window]) -> str:
+    """From when to when, in UTC: days, or where some window is within one day, minutes."""
+    ends = [(iso(one.start), iso(one.end)) for one in windows]
+    digits = 16 if any(start[:10] == end[:10] for start, end in ends) else 10
+    return " to ".join(iso(moment)[:digits].replace("T", " ") for moment in (window.start, window.end))
 
 
 def share(value: Estimate | None) -> str:
@@ -134,7 +152,6 @@ def flagged(found: "Agreement", flag: Flag) -> str:
     last = f"look at the last {min(_LAST, person.judgements)} judgements"
     if flag.kind == "drifting" and model.change is not None:
         change = model.change
-        from kit.feedback.figures import iso
 
         text = (
             f"{name} judges otherwise since {iso(change.time)[:10]}: eta {change.eta_before:.2f} before, "
