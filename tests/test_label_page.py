@@ -767,6 +767,12 @@ class TestLooks:
         for up in (-16, 16):
             assert looks.run(f"document.elementFromPoint({x}, {y + up}).closest('button')?.className") == "tie"
 
+    def test_on_a_low_screen_the_head_makes_room(self, looks):
+        looks.open(width=640, height=400)  # 1280 by 800 at 200 %
+        looks.run("scrollTo({ top: 500, behavior: 'instant' })")
+        assert looks.run("document.querySelector('.top').getBoundingClientRect().bottom") < 0
+        assert looks.run("document.querySelector('#send').getBoundingClientRect().bottom") <= 400
+
     def test_less_motion_is_heeded(self, looks):
         looks.open()
         reduced = [{"name": "prefers-reduced-motion", "value": "reduce"}]
@@ -802,6 +808,22 @@ class TestAccessibility:
         assert ("button", "Move answer B up") in nodes
         assert any(role in ("button", "ToggleButton") and name == "Tie answers A and B" for role, name in nodes)
         assert ("progressbar", "Items done") in nodes
+
+    def test_prompt_and_answers_are_read_out_where_the_focus_comes(self, desk):
+        described = "document.getElementById(document.activeElement.getAttribute('aria-describedby'))?.textContent"
+        assert "What about p" in desk.run(described)
+        for _ in "AB":
+            desk.press("ArrowDown")
+            assert desk.run(described) == desk.run("document.activeElement.querySelector('.text').textContent")
+
+    def test_a_key_for_an_answer_goes_to_the_first_where_one_is_at_none(self, desk):
+        desk.press("2")
+        assert (desk.letters(), desk.text("#send")) == ("ABCD", "This order is right")
+        assert desk.run("document.activeElement.querySelector('.name').textContent") == "Answer A"
+        desk.press("9")
+        assert desk.text("#said") == "There are 4 places."
+        desk.press("2")
+        assert desk.letters() == "BACD"
 
     def test_moves_are_spoken(self, desk):
         desk.press("ArrowDown")

@@ -33,7 +33,10 @@ export class Ranking {
     this.items = texts.map((text, answer) => {
       const item = this.template.content.firstElementChild.cloneNode(true);
       item.querySelector(".name").textContent = `Answer ${letter(answer)}`;
-      item.querySelector(".body").append(block(text, `answer ${letter(answer)}`));
+      const body = item.querySelector(".body");
+      body.append(block(text, `answer ${letter(answer)}`));
+      body.firstElementChild.firstElementChild.id = `answer-${answer}`; // read out with the answer
+      item.setAttribute("aria-describedby", `answer-${answer}`);
       item.querySelector(".up").setAttribute("aria-label", `Move answer ${letter(answer)} up`);
       item.querySelector(".down").setAttribute("aria-label", `Move answer ${letter(answer)} down`);
       if (choosing) item.querySelectorAll(".between, .up, .down, .handle, .place").forEach((part) => part.remove());
@@ -108,7 +111,7 @@ export class Ranking {
   }
 
   told(answer, groups = this.groups) {
-    if (!this.touched) return `Answer ${letter(answer)}, no place yet`;
+    if (!this.touched) return `Answer ${letter(answer)}, ${this.choosing ? "not compared yet" : "no place yet"}`;
     const rank = order.ranksOf(groups)[answer];
     if (this.choosing) return `Answer ${letter(answer)}, ${groups.length === 1 ? "equal" : rank === 1 ? "better" : "worse"}`;
     const others = groups[rank - 1].filter((one) => one !== answer);
@@ -141,6 +144,12 @@ export class Ranking {
     this.focus(flat[to]);
   }
 
+  // A key for an answer while one is at none: go to the first, so that the next key does it.
+  begin() {
+    this.step(1);
+    this.say("Choose an answer first, with the arrow keys.");
+  }
+
   move(by) {
     if (this.current === null) return this.step(by);
     const next = order.moved(this.groups, this.current, by);
@@ -148,13 +157,13 @@ export class Ranking {
   }
 
   place(place) {
-    if (place > this.items.length) return;
-    if (this.current === null) this.say("Choose an answer first, with the arrow keys.");
+    if (place > this.items.length) this.say(`There are ${this.items.length} places.`);
+    else if (this.current === null) this.begin();
     else this.set(order.placed(this.groups, this.current, place), this.current);
   }
 
   tie() {
-    if (this.current === null) this.say("Choose an answer first, with the arrow keys.");
+    if (this.current === null) this.begin();
     else if (this.groups.flat()[0] === this.current) this.say("There is no answer above this one.");
     else this.set(order.tied(this.groups, this.current), this.current);
   }

@@ -87,6 +87,7 @@ export function conversation(messages) {
     parts.push(folded);
   }
   messages.slice(asked).forEach((message, at) => parts.push(turn(message, at === 0 ? "asked" : "after")));
+  if (messages.length) parts.at(asked - messages.length).id = "asked";
   if (!messages.length) parts.push(element("p", "soft", "No prompt: the answers stand alone."));
   return parts;
 }
