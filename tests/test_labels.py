@@ -87,6 +87,10 @@ class TestAProject:
         with pytest.raises(DataError, match=r"items\.jsonl:7"):
             _ = open_project(made.path).items
 
+    def test_that_is_a_file_says_so(self, tmp_path):
+        with pytest.raises(DataError, match=r"items\.jsonl: is a file, and a project is a folder"):
+            open_project(project(tmp_path).path / "items.jsonl")
+
     def test_that_is_no_folder_says_how_to_make_one(self, tmp_path):
         with pytest.raises(DataError, match="no such folder; make a project with `kit sample"):
             open_project(tmp_path / "nix")
@@ -124,7 +128,9 @@ class TestLinks:
     def test_are_for_names_with_groups(self):
         assert links.named("ana, ben:north ,Zoë O.") == {"ana": None, "ben": "north", "Zoë O.": None}
 
-    @pytest.mark.parametrize("text", ["", "ana,", "a/b", "a<b", "x" * 65, "a\u202eb", "ana:", "ana:a:b", "ana,ana"])
+    @pytest.mark.parametrize(
+        "text", ["", "ana,", "a/b", "a<b", "x" * 65, "a\u202eb", "ana:", "ana:a:b", "ana,ana", "👩\u200d💻"]
+    )
     def test_are_not_for_what_is_no_name(self, text):
         if text == "ana:":  # no group
             assert links.named(text) == {"ana": None}

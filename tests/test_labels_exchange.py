@@ -2,11 +2,12 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 from labelled import Team, item, project
 
-from kit.errors import DataError, RunError
+from kit.errors import ConfigError, DataError, RunError
 from kit.feedback.agreement import agreement
 from kit.labelling.exchange import export_file, import_file
 from kit.labels.desk import Desk
@@ -184,6 +185,10 @@ class TestTheKitsForm:
             ({"item": "zz"}, "no such item"), ({"seconds": -1}, "seconds"), ({"time": "soon"}, "time"),
             ({"shown": ["a1", "a2", "zz"]}, "shown"), ({"skip": "why"}, "either ranks or skip"),
             ({"comment": "x" * 4001}, "comment"), ({"texts": ["a", 1, "b"]}, "texts"),
+            ({"ranks": [1, 2, 10**400]}, "ranks"), ({"seconds": 10**400}, "seconds"), ({"time": 10**400}, "time"),
+            ({"time": -9e10}, "time"), ({"time": "9999-12-31T23:59:59-23:00"}, "time"),
+            ({"annotator": " eve "}, "is no name"), ({"group": "north\ud800"}, "group"), ({"group": "a,b"}, "group"),
+            ({"guidelines_sha256": "\ud800"}, "sha256"),
         ],
     )  # fmt: skip
     def test_refuses_a_wrong_line_with_its_place_and_takes_nothing_in(self, made, tmp_path, wrong, told):
@@ -209,6 +214,26 @@ class TestTheKitsForm:
     def test_another_file_is_refused_with_its_columns(self, made, tmp_path):
         with pytest.raises(DataError, match="found the columns chosen, rejected"):
             self.take(made, tmp_path, {"chosen": "a", "rejected": "b"})
+
+    def test_a_wrong_line_is_not_said_to_be_left_out_by_a_setting_of_training(self, made, tmp_path):
+        with pytest.raises(DataError, match=r"Correct or remove these rows; nothing was taken in\.$"):
+            self.take(made, tmp_path, self.line(item="zz"))
+
+    @pytest.mark.parametrize("place", [".", "/", "folder"])
+    def test_goes_to_no_folder_and_leaves_nothing_beside_it(self, made, tmp_path, monkeypatch, place):
+        (tmp_path / "folder").mkdir()
+        monkeypatch.chdir(tmp_path)
+        before = sorted(tmp_path.iterdir())
+        with pytest.raises(ConfigError, match="is a folder; name a file"):
+            export_file(made, Path(place), "kit")
+        assert sorted(tmp_path.iterdir()) == before
+
+    @pytest.mark.parametrize("own", ["items.jsonl", "judgements.sqlite", "project.json"])
+    def test_does_not_go_over_the_projects_own_files(self, made, own):
+        before = (made.path / own).read_bytes()
+        with pytest.raises(ConfigError, match="the project's own"):
+            export_file(made, made.path / own, "kit")
+        assert (made.path / own).read_bytes() == before
 
     def test_a_folder_that_cannot_be_written_is_told(self, made, tmp_path):
         with pytest.raises(RunError, match="cannot be written"):
@@ -264,6 +289,19 @@ class TestArgilla:
         )
         assert found.judgements == 1 and "left out a draft response (1 time)" in found.notes
 
+    @pytest.mark.parametrize(
+        "wrong",
+        [{"fields": {"prompt": [{"role": "user"}]}}, {"fields": {"prompt": 5}}, {"metadata": {"annotators": 5}}],
+    )
+    def test_damaged_records_are_told_with_their_places(self, made, tmp_path, wrong):
+        value = [{"value": "answer_1", "rank": 1}]
+        told = {"ranking": [{"user_id": "u", "value": value, "status": "submitted"}]}
+        wrong = {"metadata": {}, **wrong, "responses": told}
+        wrong["fields"] = {"prompt": "?", "answer_1": "x"} | wrong.get("fields", {})
+        (tmp_path / "in.json").write_text(json.dumps([wrong]))
+        with pytest.raises(DataError, match=r"in\.json row 1: "):
+            import_file(made, tmp_path / "in.json")
+
     def test_rankings_without_ranks_are_refused(self, made, tmp_path):
         export_file(made, tmp_path / "out.json", "argilla")
         records = json.loads((tmp_path / "out.json").read_text())
@@ -299,7 +337,8 @@ class TestLabelStudio:
     @pytest.mark.parametrize(
         "value, told",
         [({"good": ["x0"], "bad": ["x1", "x2"]}, "say no order"), ({"1": ["x0"]}, "each of the task's answers once"),
-         ({"1": "x0"}, "an object of lists")],
+         ({"1": "x0"}, "an object of lists"), ({"²": ["x0", "x1", "x2"]}, "say no order"),
+         ({"9" * 5000: ["x0", "x1", "x2"]}, "say no order")],
     )  # fmt: skip
     def test_refuses_what_is_no_ranking(self, made, tmp_path, value, told):
         with pytest.raises(DataError, match=told):

@@ -90,6 +90,12 @@ class TestWriteText:
         write_text(tmp_path / "a", "text")
         assert order == ["sync", "replace", "sync"]
 
+    def test_leaves_nothing_where_the_name_is_a_folders(self, tmp_path):
+        (tmp_path / "a").mkdir()
+        with pytest.raises(OSError):
+            write_text(tmp_path / "a", "text")
+        assert names(tmp_path) == ["a"]
+
     def test_leaves_nothing_but_the_file(self, tmp_path):
         write_text(tmp_path / "a", "text")
         assert names(tmp_path) == ["a"]

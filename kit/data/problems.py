@@ -47,7 +47,7 @@ class Problems:
         if len(self._first) < SHOWN:
             self._first.append(f"  {where}: {text}")
 
-    def raise_if_any(self, allowed: int = 0) -> None:
+    def raise_if_any(self, allowed: int = 0, advice: str = catalogue.CORRECT_ROWS) -> None:
         """Do nothing, or raise one DataError that lists the problems with their places, if more than are allowed."""
         if self.count <= allowed:
             return
@@ -55,9 +55,7 @@ class Problems:
         problems = "1 problem" if self.count == 1 else f"{self.count:,} problems"
         listed = "\n".join(self._first)
         raise DataError(
-            catalogue.PROBLEMS.format(
-                name=self.source, problems=problems, shown=shown, listed=listed, advice=catalogue.CORRECT_ROWS
-            )
+            catalogue.PROBLEMS.format(name=self.source, problems=problems, shown=shown, listed=listed, advice=advice)
         )
 
 

@@ -51,15 +51,24 @@ def time_of(value: Any, what: str) -> float | None:
     """
     if value is None or value == "":
         return None
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) and abs(value) < 1e14:
-        return float(value) / 1000 if abs(value) > 1e11 else float(value)
-    if isinstance(value, datetime):
-        return (value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp()
     try:
-        read = datetime.fromisoformat(str(value))
-        return (read if read.tzinfo else read.replace(tzinfo=UTC)).timestamp()
-    except (ValueError, OverflowError):
+        if is_number(value):
+            seconds = float(value) / 1000 if abs(value) > 1e11 else float(value)
+        else:
+            read = value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
+            seconds = (read if read.tzinfo else read.replace(tzinfo=UTC)).timestamp()
+        datetime.fromtimestamp(seconds, UTC)  # a year from 1 to 9999, to be written down again
+        return seconds
+    except (ValueError, OverflowError, OSError):
         raise RowProblem(f"{what}: wanted ISO 8601 or seconds since 1970; found {str(value)[:30]!a}") from None
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value is a number that others can reckon with: finite, no true or false, not of hundreds of digits."""
+    try:
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:
+        return False
 
 
 def _names(values: dict[str, Any], column: str) -> tuple[str, ...]:
@@ -80,8 +89,8 @@ def _ranks(values: dict[str, Any], column: str, answers: tuple[str, ...]) -> tup
     for rank in found:
         if rank is None:
             continue
-        if isinstance(rank, bool) or not isinstance(rank, (int, float)) or not math.isfinite(rank):
-            raise RowProblem(f"{column}: wanted numbers or null; found {type_name(rank)}")
+        if not is_number(rank):
+            raise RowProblem(f"{column}: wanted finite numbers or null; found {type_name(rank)}")
     return tuple(None if rank is None else -float(rank) for rank in found)
 
 
@@ -89,7 +98,7 @@ def _number(values: dict[str, Any], column: str) -> float | None:
     found = values.get(column)
     if found is None:
         return None
-    if isinstance(found, bool) or not isinstance(found, (int, float)) or not math.isfinite(found) or found < 0:
+    if not is_number(found) or found < 0:
         raise RowProblem(f"{column}: wanted a number from 0 up, or null; found {str(found)[:30]!a}")
     return float(found)
 

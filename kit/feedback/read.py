@@ -52,7 +52,7 @@ def read_judgements(source: Path | str | Sequence[dict[str, Any]], objective: st
         rows = chain(_each(found, opinions.judgements), opinions.rest())
         notes += [opinions.note] * bool(opinions.note)
     judgements = list(rows)
-    found.problems.raise_if_any()
+    found.problems.raise_if_any(advice="Correct or remove these rows.")
     named = [row for row in judgements if row.annotator]
     if len(named) < len(judgements):
         notes.append(f"{len(judgements) - len(named):,} judgements that name nobody are left out")

@@ -16,11 +16,11 @@ from typing import Literal
 
 from kit.data.problems import RowProblem
 from kit.data.sources import Source, read_source
-from kit.errors import DataError, RunError
+from kit.errors import ConfigError, DataError, RunError
 from kit.labelling.forms import argilla, label_studio, own
 from kit.labelling.forms.said import Items, Said
 from kit.labels.links import is_name
-from kit.labels.project import Project
+from kit.labels.project import OWN_FILES, Project
 from kit.labels.rows import judgement_rows
 from kit.labels.store import Arriving, InTheWay, Store, is_client
 from kit.runs.files import write_text
@@ -47,8 +47,13 @@ class Imported:
 def export_file(project: Project, file: Path, form: Form, everything: bool = False) -> int:
     """Write what stands, and with `everything` what was corrected, too; returns how many judgements those are.
 
-    The file is replaced as a whole. Raises DataError where the form has no place for what was corrected.
+    The file is replaced as a whole. Raises DataError where the form has no place for what was corrected, and
+    ConfigError for a place that is no file's, or is one of the project's own.
     """
+    if not file.name or file.is_dir():
+        raise ConfigError(f"{file}: is a folder; name a file, e.g. {file / 'judgements.jsonl'}")
+    if file.resolve().parent == project.path.resolve() and file.name in OWN_FILES:
+        raise ConfigError(f"{file}: is the project's own, and would be written over; name another file")
     if everything and form != "kit":
         raise DataError(f"what was corrected has no place in {form}'s form; leave it out, or take the kit's own form")
     rows = list(judgement_rows(project, everything))
@@ -73,7 +78,7 @@ def import_file(project: Project, file: Path) -> Imported:
     source = read_source(str(file), "the judgements", seed=0)
     remarks: Counter[str] = Counter()
     found = list(_said(source, Items(project), remarks))
-    source.problems.raise_if_any()
+    source.problems.raise_if_any(advice="Correct or remove these rows; nothing was taken in.")
     notes = [*source.notes, *(f"{text} ({count:,} time{'s'[: count > 1]})" for text, count in remarks.items())]
     undated = sum(one.time is None for one in found)
     if undated:
@@ -122,6 +127,8 @@ def _said(source: Source, items: Items, remarks: Counter[str]) -> list[Said]:
             for one in told:
                 if not is_name(one.annotator):
                     raise RowProblem(f"annotator: {one.annotator[:40]!a} is no name of 64 characters at most")
+                if one.group is not None and not is_name(one.group):
+                    raise RowProblem(f"group: {one.group[:40]!a} is no name of 64 characters at most")
                 found.append(one)
         except RowProblem as problem:
             source.problems.add(row.where, str(problem))

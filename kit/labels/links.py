@@ -26,7 +26,8 @@ def named(text: str) -> dict[str, str | None]:
         if not is_name(name) or (group and not is_name(group)):
             raise ConfigError(
                 f"--annotators: {part.strip()[:80]!r} is no name, or no name:group; wanted e.g. ana,ben or "
-                "ana:north,ben:south, 64 characters at most, without quotes, slashes and brackets"
+                "ana:north,ben:south, 64 characters at most, without quotes, slashes, brackets and "
+                "what cannot be seen (some emoji hold such characters)"
             )
         if name in found:
             raise ConfigError(f"--annotators: {name!r} stands twice; give every person a name of their own")
@@ -36,7 +37,7 @@ def named(text: str) -> dict[str, str | None]:
 
 def is_name(text: str) -> bool:
     """Whether a text can be a person's, or a group's, name."""
-    return _NAME.fullmatch(text) is not None and text.isprintable()
+    return _NAME.fullmatch(text) is not None and text.isprintable() and text == text.strip()
 
 
 def _made(secret: bytes, purpose: str, name: str) -> str:

@@ -27,6 +27,7 @@ from kit.runs.files import publish_folder, write_json, write_text
 
 PROJECT_FILE, ITEMS_FILE, GUIDELINES_FILE = "project.json", "items.jsonl", "guidelines.md"
 STORE_FILE, SECRET_FILE = "judgements.sqlite", ".secret"
+OWN_FILES = (PROJECT_FILE, ITEMS_FILE, GUIDELINES_FILE, STORE_FILE, SECRET_FILE)
 MOST_ANSWERS = 9  # as many as there are number keys
 _FORM = 1  # of the files; a later kit that changes them raises it
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -173,7 +174,9 @@ def open_project(path: Path | str) -> Project:
     folder = Path(path)
     file = folder / PROJECT_FILE
     if not is_project(folder):
-        found = "no such folder" if not folder.is_dir() else f"holds no {PROJECT_FILE} and {ITEMS_FILE}"
+        found = f"holds no {PROJECT_FILE} and {ITEMS_FILE}"
+        if not folder.is_dir():
+            found = "is a file, and a project is a folder" if folder.exists() else "no such folder"
         raise DataError(f"{folder}: {found}; make a project with `kit sample RUN --prompts prompts.jsonl`")
     try:
         settings = json.loads(file.read_text(encoding="utf-8"))

@@ -82,7 +82,8 @@ def said(row: Row, items: Items, remarks: Counter[str]) -> Iterator[Said]:
     metadata = metadata if isinstance(metadata, dict) else {}
     listed = metadata.get("annotators")
     listed = [listed] if isinstance(listed, str) else listed  # Argilla gives one term back without its list
-    people = dict(pair.split("=", 1) for pair in listed or () if isinstance(pair, str) and "=" in pair)
+    pairs: Sequence[Any] = listed if isinstance(listed, (list, tuple)) else ()
+    people = dict(pair.split("=", 1) for pair in pairs if isinstance(pair, str) and "=" in pair)
     answers = metadata.get("answers")
     own = {f"answer_{n}": str(one) for n, one in enumerate(answers if isinstance(answers, list) else (), 1)}
     name = metadata.get("item") or values.get("external_id") or values.get("id")
@@ -103,8 +104,10 @@ def said(row: Row, items: Items, remarks: Counter[str]) -> Iterator[Said]:
         if not all(isinstance(text, str) for text in texts):
             raise RowProblem(f"the options {', '.join(options)[:80]!a} are not the fields that hold the answers")
         prompt = next((fields[key] for key in ("prompt", "instruction", "question") if key in fields), None)
-        if is_list(prompt):  # a ChatField
-            prompt = prompt_text([{"role": str(m["role"]), "content": str(m["content"])} for m in prompt or ()])
+        if isinstance(prompt, (list, tuple)):  # a ChatField
+            if not all(isinstance(turn, dict) and {"role", "content"} <= turn.keys() for turn in prompt):
+                raise RowProblem("the field of the prompt: wanted a text, or a list of turns with role and content")
+            prompt = prompt_text([{"role": str(turn["role"]), "content": str(turn["content"])} for turn in prompt])
         found = items.find(name, prompt, [own.get(option, option) for option in options], [str(t) for t in texts])
         yield Said(
             where=row.where,

@@ -9,6 +9,7 @@ It has no place for the order shown, groups, the guidelines' hash and ids. It ta
 accounts it has: annotators' names are written as their e-mail addresses.
 """
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
@@ -25,6 +26,7 @@ KEYS = {"data", "annotations"}
 _PROMPTS = ("prompt", "question", "instruction", "text")
 _TEXTS = ("body", "text", "html", "title")
 _SKIPPED = "skipped in Label Studio"
+_BUCKET = re.compile(r"[0-9]{1,9}")
 EMPTY = "left out an annotation without a ranking"
 
 
@@ -128,7 +130,7 @@ def _ranks(ranker: Mapping[str, Any], found: Found) -> list[Any]:
     if list(buckets) == [ranker.get("from_name")]:
         (order,) = buckets.values()
         ranks = {str(name): place for place, name in enumerate(order, 1)}
-    elif all(str(name).isdigit() for name in buckets):
+    elif all(_BUCKET.fullmatch(str(name)) for name in buckets):
         ranks = {str(name): int(rank) for rank, names in buckets.items() for name in names}
     else:
         raise RowProblem(

@@ -1,5 +1,6 @@
 """The kit's own file of judgements, one a line; docs/feedback.md has its keys. It carries everything."""
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -40,7 +41,7 @@ def said(row: Row, items: Items) -> Iterator[Said]:
         seconds=seconds_of(values.get("seconds")),
         time=time_of(values.get("time"), "time"),
         group=None if group in (None, "") else str(group),
-        guidelines=str(values.get("guidelines_sha256") or ""),
+        guidelines=_sha256(values.get("guidelines_sha256")),
         id=None if values.get("id") is None else str(values["id"]),
         supersedes=None if values.get("supersedes") is None else str(values["supersedes"]),
     )
@@ -51,6 +52,15 @@ def _names(values: Mapping[str, Any]) -> list[str]:
     if not isinstance(found, (list, tuple)) or len(set(map(str, found))) < len(found):
         raise RowProblem(f"answers: wanted a list of names, each once; found {type_name(found)}")
     return [str(name) for name in found]
+
+
+def _sha256(value: Any) -> str:
+    """The hash of the guidelines that were shown; empty where nobody knows."""
+    if value in (None, ""):
+        return ""
+    if not isinstance(value, str) or not re.fullmatch(r"[0-9a-f]{64}", value):
+        raise RowProblem(f"guidelines_sha256: wanted 64 digits from 0 to f, or null; found {str(value)[:30]!a}")
+    return value
 
 
 def _prompt(values: Mapping[str, Any]) -> str | None:

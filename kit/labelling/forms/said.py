@@ -1,11 +1,11 @@
 """A judgement as a file tells it, and the item of a project that it is of."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from kit.data.problems import RowProblem, type_name
+from kit.feedback.export import is_number
 from kit.labels.project import Item, Message, Project
 
 MOST_COMMENT = 4_000  # characters, as on the page
@@ -40,13 +40,13 @@ class Items:
         for item in project.items.values():
             self._by_words.setdefault(_words(prompt_text(item.prompt), [a.text for a in item.answers]), []).append(item)
 
-    def find(self, name: Any, prompt: str | None, names: Sequence[str], texts: Sequence[str] | None) -> "Found":
+    def find(self, name: Any, prompt: Any, names: Sequence[str], texts: Sequence[str] | None) -> "Found":
         """The item of this name, or of these words; RowProblem where the project has none, or one of other words.
 
         `names` and `texts` are of the answers in the file's order; texts None: the file has names alone.
         """
         item = self.project.items.get(str(name)) if name is not None else None
-        if item is None and texts is not None and prompt is not None:
+        if item is None and texts is not None and isinstance(prompt, str):
             alike = self._by_words.get(_words(prompt, texts), [])
             plain = [one for one in alike if one.repeat_of is None] or alike
             item = plain[0] if len(plain) == 1 else None
@@ -79,8 +79,8 @@ class Found:
         if not isinstance(told, (list, tuple)) or len(told) != len(self.order):
             raise RowProblem(f"ranks: wanted {len(self.order)}, one an answer; found {type_name(told)}")
         for rank in told:
-            if isinstance(rank, bool) or not isinstance(rank, (int, float)) or not math.isfinite(rank):
-                raise RowProblem(f"ranks: wanted a number for each answer; found {type_name(rank)}")
+            if not is_number(rank):
+                raise RowProblem(f"ranks: wanted a number for each answer, a finite one; found {type_name(rank)}")
         dense = {rank: place for place, rank in enumerate(sorted(set(told)), 1)}
         ranks = [0] * len(self.order)
         for at, rank in zip(self.order, told, strict=True):
@@ -117,7 +117,7 @@ def seconds_of(value: Any, what: str = "seconds") -> float | None:
     """A time that something took; RowProblem for what is none."""
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value < 0:
+    if not is_number(value) or value < 0:
         raise RowProblem(f"{what}: wanted a number from 0 up, or null; found {str(value)[:30]!a}")
     return float(value)
 
