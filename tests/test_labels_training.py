@@ -211,10 +211,12 @@ class TestNoneAcceptable:
 
 
 class TestRefusals:
-    def test_nobody_judged_yet(self, tmp_path):
-        made = project(tmp_path / "labels" / "hh")
-        with pytest.raises(DataError, match=r"labels/hh: nobody has judged anything yet.*kit label labels/hh"):
-            data(str(made.path))
+    @pytest.mark.parametrize("typed", ["labels/hh", "hh"])
+    def test_nobody_judged_yet(self, tmp_path, monkeypatch, typed):
+        project(tmp_path / "labels" / "hh")
+        monkeypatch.chdir(tmp_path if "/" in typed else tmp_path / "labels")
+        with pytest.raises(DataError, match=rf"^labels/hh: nobody has judged anything yet.*`kit label {typed}`"):
+            data(typed)
 
     def test_a_store_without_judgements_is_the_same(self, tmp_path):
         made = project(tmp_path / "hh")
