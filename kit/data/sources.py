@@ -206,7 +206,8 @@ def read_project(path: Path, setting: str) -> Source:
     ]
     if not found:
         use = "learn from" if setting.startswith("data.") else "measure"
-        raise DataError(catalogue.NOBODY_YET.format(name=name, use=use, path=path))
+        here = full.relative_to(Path.cwd()) if full.is_relative_to(Path.cwd()) else full
+        raise DataError(catalogue.NOBODY_YET.format(name=name, use=use, path=here))
     return Source(name, found, problems=Problems(name), project=True)
 
 
