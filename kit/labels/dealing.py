@@ -21,6 +21,7 @@ GOLD_EVERY = 10  # of a person's items, one is gold until there is none left
 REPEAT_GAP = 8  # items of a person between an item and its repeat; fewer at the end of the work
 REPEAT_EVERY = 4  # a repeat that is due comes by a chance of one in this many
 _USUAL_SECONDS = 40.0  # an item, before anybody was timed
+_FEWEST_TIMED = 3  # items, before their times say anything of the others'
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,8 @@ class Dealer:
                 free, demand = free + 1, demand + missing
         share = min(free, -(-demand // max(1, everybody)))
         left = len(mine) - done + share + repeats + min(gold, share // GOLD_EVERY)
-        times = self._seconds[who] or [t for all_times in self._seconds.values() for t in all_times]
+        everybodys = [t for all_times in self._seconds.values() for t in all_times]
+        times = next((some for some in (self._seconds[who], everybodys) if len(some) >= _FEWEST_TIMED), None)
         return Progress(done, left, left * (statistics.median(times) if times else _USUAL_SECONDS))
 
     def _keep(self, deal: Deal) -> None:
