@@ -15,6 +15,7 @@ from kit.cli import app
 from kit.errors import DataError
 from kit.feedback import words
 from kit.feedback.agreement import agreement
+from kit.feedback.figures import span
 from kit.feedback.page import notebook, page
 from kit.feedback.plots import pictures
 from kit.feedback.read import read_judgements
@@ -158,6 +159,24 @@ class TestAgreement:
         rows = [line(name, f"i{i}") for i in range(5) for name in ("ana", "ben")] + [line("cy", "alone")]
         result = agreement(rows)
         assert result.flags == [] and "3 of 3 people have fewer than 20 votes" in " ".join(words.advice(result))
+
+    def test_windows_of_one_day_are_told_apart_by_the_time_of_day(self):
+        chance = np.random.default_rng(0)
+        rows = [line(name, f"i{n}", ranks=[1, 2] if chance.random() < 0.8 else [2, 1], time=1772445600.0 + 45 * n)
+                for n in range(120) for name in ("ana", "ben")]  # fmt: skip
+        found = agreement(rows)
+        console = Console(file=io.StringIO(), width=80)
+        print_agreement(found, console)
+        assert "2026-03-02 10:00 to 10:14" in console.file.getvalue() and "2026-03-02 10:00 to 10:14" in page(found)
+        assert "from 03-02 10:00" in next(one for one in pictures(found) if "time" in one.title).description
+
+    @pytest.mark.parametrize(
+        "seconds, told",
+        [(5, "2026-03-02 10:00:00 to 10:00:05"), (300, "2026-03-02 10:00 to 10:05"),
+         (90_000, "2026-03-02 10:00 to 2026-03-03 11:00"), (1e300, f"2026-03-02 10:00:00 to {1e300:.0f}")],
+    )  # fmt: skip
+    def test_a_span_is_as_fine_as_it_has_to_be(self, seconds, told):
+        assert span(1772445600.0, 1772445600.0 + seconds) == told
 
     def test_shows_itself_everywhere(self, found):
         console = Console(file=io.StringIO(), width=80)

@@ -67,6 +67,15 @@ def iso(seconds: float) -> str:
         return f"{seconds:.0f}"
 
 
+def span(start: float, end: float) -> str:
+    """From one time to another in UTC, in minutes, or in seconds where they are of one minute."""
+    first, last = (iso(seconds).rstrip("Z").replace("T", " ") for seconds in (start, end))
+    if " " not in first or " " not in last:
+        return f"{first} to {last}"
+    length = 19 if first[:16] == last[:16] else 16
+    return f"{first[:length]} to {last[11:length] if first[:10] == last[:10] else last[:length]}"
+
+
 def _aside(found: Aside | None) -> dict[str, int | None]:
     """What a person said besides ranks; null where nobody says."""
     return asdict(found) if found else dict.fromkeys(Aside.__dataclass_fields__)

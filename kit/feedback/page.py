@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from kit.compare.report.page import house_style
 from kit.compare.report.text import UNKNOWN, visible
 from kit.feedback import plots, words
-from kit.feedback.figures import iso
+from kit.feedback.figures import span
 
 if TYPE_CHECKING:
     from kit.feedback.agreement import Agreement
@@ -34,9 +34,7 @@ def page(found: "Agreement") -> str:
     drawn = [
         (picture, Markup(picture.svg)) for picture in plots.pictures(found)
     ]  # names in it are escaped by matplotlib
-    return environment.get_template(
-        "agreement.html.j2"
-    ).render(
+    return environment.get_template("agreement.html.j2").render(
         style=Markup(house_style()),  # ours, and no data stands in it
         headline=words.headline(found),
         found=found,
@@ -46,9 +44,7 @@ def page(found: "Agreement") -> str:
         headings=_HEADINGS,
         people=_people(found),
         groups=found.groups,
-        windows=[
-            (f"{iso(w.start)[:16]} to {iso(w.end)[:16]}", w.judgements, words.told(w.alpha)) for w in found.windows
-        ],
+        windows=[(span(w.start, w.end), w.judgements, words.told(w.alpha)) for w in found.windows],
         share=words.share,
         told=words.told,
         asides=words.asides(found),

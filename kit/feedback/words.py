@@ -89,7 +89,7 @@ def advice(found: "Agreement") -> list[str]:
         weight = "below 0.667, too little to draw conclusions from" if main.value < _TENTATIVE else (
             "below 0.8, good for tentative conclusions only"
         )  # fmt: skip
-        hard = " Mend the guidelines where the items below leave open what is better." if found.disagreed else ""
+        hard = " Mend the guidelines by the items that people disagree on most." if found.disagreed else ""
         said.append(f"Alpha is {main.value:.2f}: {weight} (Krippendorff).{hard}")
     for group in found.groups:
         inside, outside = (one.ci95 if one else None for one in (group.within, group.across))
