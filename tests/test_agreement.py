@@ -15,7 +15,7 @@ from kit.cli import app
 from kit.errors import DataError
 from kit.feedback import words
 from kit.feedback.agreement import agreement
-from kit.feedback.drift import Window
+from kit.feedback.figures import span
 from kit.feedback.page import notebook, page
 from kit.feedback.plots import pictures
 from kit.feedback.read import read_judgements
@@ -160,6 +160,24 @@ class TestAgreement:
         result = agreement(rows)
         assert result.flags == [] and "3 of 3 people have fewer than 20 votes" in " ".join(words.advice(result))
 
+    def test_windows_of_one_day_are_told_apart_by_the_time_of_day(self):
+        chance = np.random.default_rng(0)
+        rows = [line(name, f"i{n}", ranks=[1, 2] if chance.random() < 0.8 else [2, 1], time=1772445600.0 + 45 * n)
+                for n in range(120) for name in ("ana", "ben")]  # fmt: skip
+        found = agreement(rows)
+        console = Console(file=io.StringIO(), width=80)
+        print_agreement(found, console)
+        assert "2026-03-02 10:00 to 10:14" in console.file.getvalue() and "2026-03-02 10:00 to 10:14" in page(found)
+        assert "from 03-02 10:00" in next(one for one in pictures(found) if "time" in one.title).description
+
+    @pytest.mark.parametrize(
+        "seconds, told",
+        [(5, "2026-03-02 10:00:00 to 10:00:05"), (300, "2026-03-02 10:00 to 10:05"),
+         (90_000, "2026-03-02 10:00 to 2026-03-03 11:00"), (1e300, f"2026-03-02 10:00:00 to {1e300:.0f}")],
+    )  # fmt: skip
+    def test_a_span_is_as_fine_as_it_has_to_be(self, seconds, told):
+        assert span(1772445600.0, 1772445600.0 + seconds) == told
+
     def test_shows_itself_everywhere(self, found):
         console = Console(file=io.StringIO(), width=80)
         print_agreement(found, console)
@@ -196,13 +214,3 @@ class TestTheCommand:
     def test_a_wrong_file_ends_with_code_2(self, tmp_path):
         assert self.run(tmp_path / "none.jsonl").exit_code == 2
         assert self.run(tmp_path / "none.jsonl", "--html", tmp_path).exit_code == 2
-
-
-class TestASpanOfTime:
-    def test_is_told_in_days_where_each_window_has_several(self):
-        spans = [Window(0.0, 86_400.0, 1, None), Window(2 * 86_400.0, 3 * 86_400.0, 1, None)]
-        assert [words.span(one, spans) for one in spans] == ["1970-01-01 to 1970-01-02", "1970-01-03 to 1970-01-04"]
-
-    def test_is_told_to_the_minute_where_one_is_within_a_day(self):
-        spans = [Window(0.0, 3_600.0, 1, None), Window(7_200.0, 2 * 86_400.0, 1, None)]
-        assert words.span(spans[0], spans) == "1970-01-01 00:00 to 1970-01-01 01:00"

@@ -516,6 +516,14 @@ class TestNothingIsLost:
 
 
 class TestTheEnd:
+    def test_a_link_that_is_cut_off_leads_to_a_page_that_can_be_read(self, desk):
+        link = desk.serving.link("ana")[:-5]
+        desk.browser.visit(link, "document.querySelector('h1')", **PHONE)
+        assert desk.text("h1") == "This link is not valid"
+        assert desk.run("[innerWidth, document.documentElement.scrollWidth]") == [360, 360]  # not a page shrunk to fit
+        assert desk.run("parseFloat(getComputedStyle(document.querySelector('h1')).fontSize)") > 18
+        TestNothingIsLost.drop_network_errors(desk)
+
     def test_the_last_judgement_is_called_saved_once_it_is(self, browser, tmp_path):
         with page_of(browser, tmp_path, items(1)) as page:
             page.join()

@@ -77,11 +77,12 @@ class TestALink:
         assert serving.link("ana") != serving.link("ben")
         assert serving.session("ana") not in serving.link("ana")
 
-    def test_that_is_unknown_is_a_plain_page(self, serving):
+    def test_that_is_unknown_is_answered_by_a_page_that_says_so(self, serving):
         for token in ("x" * 43, serving.session("ana"), "%00", "%ff%fe", "ana", "'--"):
             answer = httpx.get(f"{serving.url}/join/{token}")
             assert answer.status_code == 403 and "not valid" in answer.text and "set-cookie" not in answer.headers
-            assert answer.headers["content-type"].startswith("text/plain")
+            assert answer.headers["content-type"].startswith("text/html") and "<script" not in answer.text
+            assert answer.text == httpx.get(f"{serving.url}/no-link.html").text  # nothing of what was asked for
 
     def test_stays_as_it_is_over_a_restart_with_the_cookie_that_it_left(self, serving, ana):
         link = serving.link("ana")

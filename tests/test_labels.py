@@ -476,8 +476,10 @@ class TestAPersonsPage:
         with closing(Desk(project(tmp_path, 30, overlap=0.0), clock)) as desk:
             desk.welcome({"ana": None})
             assert desk.work("ana")["progress"] == {"done": 0, "left": 30, "seconds_left": 1200.0}
-            for _ in range(4):
+            for done in range(1, 5):
                 desk.judge("ana", said(next_of(desk, "ana"), seconds=5.0))
+                usual = 40.0 if done < 3 else 5.0  # one or two items say little of the others
+                assert desk.work("ana")["progress"]["seconds_left"] == usual * (30 - done)
             assert desk.work("ana")["progress"] == {"done": 4, "left": 26, "seconds_left": 130.0}
             desk.welcome({"ben": None})
             assert desk.work("ben")["progress"]["left"] == AHEAD + (30 - 4 - 2 * AHEAD) / 2, "the rest is shared out"

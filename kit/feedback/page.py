@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from kit.compare.report.page import house_style
 from kit.compare.report.text import UNKNOWN, visible
 from kit.feedback import plots, words
+from kit.feedback.figures import span
 
 if TYPE_CHECKING:
     from kit.feedback.agreement import Agreement
@@ -43,7 +44,7 @@ def page(found: "Agreement") -> str:
         headings=_HEADINGS,
         people=_people(found),
         groups=found.groups,
-        windows=[(words.span(w, found.windows), w.judgements, words.told(w.alpha)) for w in found.windows],
+        windows=[(span(w.start, w.end), w.judgements, words.told(w.alpha)) for w in found.windows],
         share=words.share,
         told=words.told,
         asides=words.asides(found),

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 from kit.compare.report.figures import INK, SERIES, Picture, figure_of, in_style, inline, legend
 from kit.compare.report.text import visible
 from kit.feedback import words
-from kit.feedback.words import iso
 
 if TYPE_CHECKING:
     from kit.feedback.agreement import Agreement
@@ -102,10 +101,10 @@ def in_time(found: "Agreement") -> Picture | None:
         legend(figure)
     low, high = min(w.start for w, _ in rows) / 86_400, max(w.end for w, _ in rows) / 86_400
     ticks = [low, (low + high) / 2, high]
-    axes.set_xticks(ticks, [_day(tick) for tick in ticks])
+    axes.set_xticks(ticks, [_day(tick, high - low) for tick in ticks])
     axes.set_ylabel("alpha of pairs")
-    text = "; ".join(f"from {iso(w.start)[:10]} {alpha.value:.2f}" for w, alpha in rows)
-    named = "".join(f" {_short(name)} changes on {_day(day)}." for day, name in changes)
+    text = "; ".join(f"from {_day(w.start / 86_400, high - low)} {alpha.value:.2f}" for w, alpha in rows)
+    named = "".join(f" {_short(name)} changes at {_day(day, high - low)}." for day, name in changes)
     description = f"Alpha in windows of as many judgements, with 95 % intervals over items. {text}.{named}"
     return Picture("Does agreement change with time?", description, inline(figure, "time", description))
 
@@ -140,8 +139,10 @@ def _short(name: str) -> str:
     return shown if len(shown) <= _NAME else f"{shown[: _NAME - 1]}…"
 
 
-def _day(days: float) -> str:
+def _day(days: float, of: float) -> str:
+    """A time among those of so many days: as a day, or as a time of day where the days are few."""
+    form = "%Y-%m-%d" if of >= 3 else "%m-%d %H:%M" if of * 24 * 60 >= 3 else "%H:%M:%S"
     try:
-        return datetime.fromtimestamp(days * 86_400, UTC).strftime("%Y-%m-%d")
+        return datetime.fromtimestamp(days * 86_400, UTC).strftime(form)
     except (ValueError, OverflowError, OSError):
         return f"{days:.0f}"

@@ -9,6 +9,7 @@ from rich.text import Text
 
 from kit.compare.report.text import UNKNOWN, visible
 from kit.feedback import words
+from kit.feedback.figures import span
 
 if TYPE_CHECKING:
     from kit.feedback.agreement import Agreement
@@ -31,8 +32,8 @@ def print_agreement(found: "Agreement", console: Console | None = None) -> None:
         _heading(console, "Groups")
         _facts(console, [(group.name, _group(group)) for group in found.groups])
     if found.windows:
-        _heading(console, "In time (alpha of pairs)")
-        _facts(console, [(words.span(w, found.windows), words.told(w.alpha)) for w in found.windows])
+        _heading(console, "In time, UTC (alpha of pairs)")
+        _facts(console, [(span(w.start, w.end), words.told(w.alpha)) for w in found.windows])
     if found.disagreed:
         _heading(console, "Where they disagree most")
         for item in found.disagreed[:_ITEMS]:

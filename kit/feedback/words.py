@@ -1,7 +1,5 @@
 """The agreement in sentences, the same in a terminal, on the page, in a notebook and in JSON."""
 
-from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,7 +8,6 @@ from kit.compare.report.text import UNKNOWN, duration, visible
 from kit.crowd.judgements import OPTIONAL
 from kit.feedback.alpha import Estimate
 from kit.feedback.bias import FEWEST
-from kit.feedback.drift import Window
 from kit.feedback.flags import Flag
 
 if TYPE_CHECKING:
@@ -59,21 +56,6 @@ def told(value: Estimate | None) -> str:
     return f"{value.value:.2f}{ends}, {value.items:,} items"
 
 
-def iso(seconds: float) -> str:
-    """A time as ISO 8601 in UTC, to the second; one outside the calendar as its number."""
-    try:
-        return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-    except (ValueError, OverflowError, OSError):
-        return f"{seconds:.0f}"
-
-
-def span(window: Window, windows: Sequence[Window]) -> str:
-    """From when to when, in UTC: days, or where some window is within one day, minutes."""
-    ends = [(iso(one.start), iso(one.end)) for one in windows]
-    digits = 16 if any(start[:10] == end[:10] for start, end in ends) else 10
-    return " to ".join(iso(moment)[:digits].replace("T", " ") for moment in (window.start, window.end))
-
-
 def share(value: Estimate | None) -> str:
     """A share in whole per cent; "-" where unknown."""
     return UNKNOWN if value is None else f"{100 * value.value:.0f} %"
@@ -107,7 +89,7 @@ def advice(found: "Agreement") -> list[str]:
         weight = "below 0.667, too little to draw conclusions from" if main.value < _TENTATIVE else (
             "below 0.8, good for tentative conclusions only"
         )  # fmt: skip
-        hard = " Mend the guidelines where the items below leave open what is better." if found.disagreed else ""
+        hard = " Mend the guidelines by the items that people disagree on most." if found.disagreed else ""
         said.append(f"Alpha is {main.value:.2f}: {weight} (Krippendorff).{hard}")
     for group in found.groups:
         inside, outside = (one.ci95 if one else None for one in (group.within, group.across))
@@ -152,6 +134,7 @@ def flagged(found: "Agreement", flag: Flag) -> str:
     last = f"look at the last {min(_LAST, person.judgements)} judgements"
     if flag.kind == "drifting" and model.change is not None:
         change = model.change
+        from kit.feedback.figures import iso
 
         text = (
             f"{name} judges otherwise since {iso(change.time)[:10]}: eta {change.eta_before:.2f} before, "

@@ -17,7 +17,7 @@ from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import PlainTextResponse, RedirectResponse, Response
+from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
@@ -29,6 +29,7 @@ from kit.labels.desk import Desk, Refused
 MOST_BODY = 64 * 1024  # bytes
 _DRAINED = 1024 * 1024  # bytes that are read and dropped of a body over the limit, so that its sender hears of it
 _BODY_SECONDS = 60.0
+_NO_LINK = "no-link.html"
 _COOKIE_SECONDS = 400 * 24 * 3600  # browsers keep none longer
 _PAGE = Path(__file__).with_name("page")
 _KINDS = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
@@ -37,7 +38,6 @@ _FILES = {
     **{f"/{file.name}": file.name for file in sorted(_PAGE.iterdir()) if file.suffix in _KINDS},
 }
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-_NO_LINK = "This link is not valid (any more).\n\nAsk whoever runs this project for yours.\n"
 _NOBODY = "not let in: open your own link again (it is printed where the server was started)"
 
 
@@ -93,7 +93,7 @@ def application(desk: Desk, doors: Doors, addresses: Addresses) -> ASGIApp:
     def join(request: Request) -> Response:
         who = doors.by_link(request.path_params["token"])
         if who is None:
-            return PlainTextResponse(_NO_LINK, 403)
+            return HTMLResponse((_PAGE / _NO_LINK).read_bytes(), 403)
         # Relative: behind a proxy, the page may lie in a folder.
         answer = RedirectResponse("../", 303)
         answer.set_cookie(

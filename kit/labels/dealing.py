@@ -22,6 +22,7 @@ REPEAT_GAP = 8  # items of a person between an item and its repeat; fewer at the
 FEWEST_GAP = 2  # a repeat that would come sooner is left out
 REPEAT_EVERY = 4  # a repeat that is due comes by a chance of one in this many
 _USUAL_SECONDS = 40.0  # an item, before anybody was timed
+_FEWEST_TIMED = 3  # items, before their times say anything of the others'
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,8 @@ class Dealer:
         repeats = sum(gap + share >= FEWEST_GAP for gap in gaps)
         more_gold = max(share // GOLD_EVERY, self._wants_gold(order))
         left = len(mine) - done + share + repeats + min(gold, more_gold)
-        times = self._seconds[who] or [t for all_times in self._seconds.values() for t in all_times]
+        everybodys = [t for all_times in self._seconds.values() for t in all_times]
+        times = next((some for some in (self._seconds[who], everybodys) if len(some) >= _FEWEST_TIMED), None)
         return Progress(done, left, left * (statistics.median(times) if times else _USUAL_SECONDS))
 
     def _keep(self, deal: Deal) -> None:

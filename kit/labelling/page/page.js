@@ -209,7 +209,7 @@ const discard = () => {
 };
 
 function closed() {
-  still("Please open your link again", "This page does not know you any more: the link was renewed, or this browser forgot it. What you did is kept here.");
+  still("Please open your link again", "This page does not know you any more: the link was renewed, or this browser forgot it. If yours no longer works, ask whoever runs this project for a new one. What you did is kept here.");
   one("previous").hidden = one("open-guidelines").hidden = true;
   notice("connection", "");
   return false;
