@@ -242,6 +242,17 @@ class TestRanking:
             assert [list(said(row).values()) for row in rows] == [[2, 1], [1, 2], [1, 1], [2, 1]]
             assert browser.errors == []
 
+    def test_arrows_go_through_the_choices_where_one_has_come_to_them_by_tab(self, browser, tmp_path):
+        with page_of(browser, tmp_path, items(1, 2), kind="ab") as page:
+            page.join()
+            page.run("document.querySelector('#choice input').focus()")
+            for key, value in ((" ", "0"), ("ArrowRight", "tie"), ("ArrowRight", "1"), ("ArrowLeft", "tie")):
+                page.press(key)
+                checked = page.run("document.querySelector('#choice :checked').value")
+                assert (checked, page.run("document.activeElement.value")) == (value, value)
+            page.press("Enter")
+            assert page.stored(1)[0]["ranks"] == [1, 1]
+
     def test_single_keys_can_be_switched_off(self, desk):
         desk.press("?")
         desk.click("#single-keys")
@@ -272,6 +283,14 @@ class TestNothingIsLost:
         assert (
             desk.run("Object.keys(localStorage).filter((key) => key.includes(':draft:')).length") == 1
         )  # the next one's
+
+    def test_a_clock_that_is_put_a_year_ahead_keeps_it(self, desk):
+        desk.click(f"{desk.answer('B')} .up")
+        script = "{ const real = Date.now; Date.now = () => real() + 365 * 864e5; }"
+        added = desk.browser.call("Page.addScriptToEvaluateOnNewDocument", source=script)["identifier"]
+        desk.open()
+        desk.browser.call("Page.removeScriptToEvaluateOnNewDocument", identifier=added)
+        assert desk.letters() == "BACD"
 
     def test_going_elsewhere_and_back_keeps_it_too(self, desk):
         desk.click(f"{desk.answer('B')} .up")

@@ -8,7 +8,10 @@ const OLD_MS = 60 * 24 * 3600 * 1000;
 export class Drafts {
   constructor(place) {
     this.place = `${place}:draft:`;
-    for (const key of keysUnder(this.place)) if (!(kept(key)?.saved > Date.now() - OLD_MS)) forget(key);
+    for (const key of keysUnder(this.place)) {
+      const { saved, touched, comment } = kept(key) ?? {};
+      if (!(saved > Date.now() - OLD_MS) && !touched && !comment) forget(key); // a clock may be wrong
+    }
   }
 
   // The draft of an item as it was left, or a new one. `standing`: the judgement that it is to correct.

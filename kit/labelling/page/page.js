@@ -470,7 +470,7 @@ function onKey(event) {
 }
 
 function arrows({ key, altKey, shiftKey, target }) {
-  if (!item || target.matches(".own-scroll")) return null;
+  if (!item || target.matches(".own-scroll, input[type=radio]")) return null; // these know arrows by themselves
   const by = { ArrowUp: -1, ArrowDown: 1 }[key];
   if (by) return () => (about.kind !== "ab" && (altKey || shiftKey) ? ranking.move(by) : ranking.step(by));
   if (about.kind === "ab" && !altKey && key === "ArrowLeft") return () => choose("0");
