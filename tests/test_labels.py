@@ -19,7 +19,7 @@ from kit.errors import ConfigError, DataError, RunError
 from kit.labels import dealing, links
 from kit.labels.backup import back_up
 from kit.labels.desk import AHEAD, Desk, Refused
-from kit.labels.project import Answer, create_project, open_project, repeated
+from kit.labels.project import Answer, create_project, open_project, repeated, require_new
 from kit.labels.rows import judgement_rows
 from kit.labels.store import Given, Store, on_network
 
@@ -128,6 +128,15 @@ class TestAProject:
         for use in (Desk, lambda one: list(judgement_rows(one))):
             with pytest.raises(DataError, match=r"has other answers than 'ana' was shown\. Put back the line"):
                 use(edited)
+
+    def test_has_no_place_in_a_file_nor_where_nothing_can_be_made(self, tmp_path):
+        (tmp_path / "file").write_text("x")
+        for place in (tmp_path / "file" / "toy", tmp_path / "file" / "deep" / "toy"):
+            with pytest.raises(DataError, match="no folder can be made or written there"):
+                require_new(place)
+        if Path("/proc/self").exists():
+            with pytest.raises(DataError, match="no folder can be made"):
+                create_project("/proc/labels/toy", items(2))
 
     def test_that_is_a_file_says_so(self, tmp_path):
         with pytest.raises(DataError, match=r"items\.jsonl: is a file, and a project is a folder"):

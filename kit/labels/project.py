@@ -194,12 +194,16 @@ def open_project(path: Path | str) -> Project:
 
 
 def require_new(path: Path | str) -> Path:
-    """The folder, if a project can be made there. Raises DataError where it cannot: it is there, or no such name."""
+    """The folder, if a project can be made there. Raises DataError where it cannot: it is there, it has no name for a
+    project, or nothing can be written there."""
     folder = Path(path)
     if not _NAME.fullmatch(folder.name):
         raise DataError(f"{folder.name!r}: a project's name has letters, digits, `.`, `_` and `-`, 64 at most")
     if folder.exists():
         raise DataError(f"{folder}: is there already, and judgements are never written over; choose another name")
+    place = next((one for one in folder.absolute().parents if one.exists()), folder)
+    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+        raise DataError(f"{folder.parent}: no folder can be made or written there; choose another one for projects")
     return folder
 
 
@@ -231,10 +235,12 @@ def create_project(
     }
     _check_settings(folder / PROJECT_FILE, settings)
     _check_items(folder.name, items, kind)
-    folder.parent.mkdir(parents=True, exist_ok=True)
     made = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     shutil.rmtree(made, ignore_errors=True)
-    made.mkdir()
+    try:
+        made.mkdir(parents=True)
+    except OSError as error:
+        raise DataError(f"{folder.parent}: no folder can be made there: {error.strerror or error}") from None
     try:
         lines = "".join(f"{json.dumps(_line(item), ensure_ascii=False)}\n" for item in items)
         write_text(made / ITEMS_FILE, _storable(lines))
