@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import sqlite3
 import tempfile
 import threading
@@ -18,7 +19,7 @@ from kit.errors import ConfigError, DataError, RunError
 from kit.labels import dealing, links
 from kit.labels.backup import back_up
 from kit.labels.desk import AHEAD, Desk, Refused
-from kit.labels.project import Answer, create_project, open_project, repeated
+from kit.labels.project import Answer, create_project, open_project, repeated, require_new
 from kit.labels.rows import judgement_rows
 from kit.labels.store import Given, Store, on_network
 
@@ -86,6 +87,56 @@ class TestAProject:
             file.write(line + "\n")
         with pytest.raises(DataError, match=r"items\.jsonl:7"):
             _ = open_project(made.path).items
+
+    @pytest.mark.parametrize(
+        "change, why",
+        [
+            ({"answers": []}, "has 0 answers"),
+            ({"item": "p1"}, "stands twice"),
+            ({"gold": [1, 2]}, "gold has 2 ranks"),
+            ({"gold": [1, 2, 10**400]}, "gold wants ranks from 1 to 3"),
+            ({"gold": [1, 2, float("inf")]}, "no item"),
+            ({"repeat_of": "nix"}, "does not stand before"),
+            ({"repeat_of": ["p1"]}, "does not stand before"),
+            ({"about": "x"}, "no item"),
+        ],
+    )
+    def test_whose_items_were_damaged_is_refused_when_it_is_read(self, tmp_path, change, why):
+        file = project(tmp_path).path / "items.jsonl"
+        first, *others = file.read_text().splitlines()
+        file.write_text("\n".join([json.dumps(json.loads(first) | change), *others]))
+        with pytest.raises(DataError, match=rf"items\.jsonl.*{why}"):
+            _ = open_project(file.parent).items
+
+    def test_whose_items_or_guidelines_are_folders_is_refused(self, tmp_path):
+        made = project(tmp_path)
+        for name in ("guidelines.md", ".secret"):
+            (made.path / name).unlink(missing_ok=True)
+            (made.path / name).mkdir()
+        for read in (made.guidelines, made.secret):
+            with pytest.raises(DataError, match="cannot be read: Is a directory"):
+                read()
+
+    def test_whose_items_have_other_answers_than_were_judged_is_refused(self, desk):
+        desk.judge("ana", said(next_of(desk, "ana")))
+        file = desk.project.path / "items.jsonl"
+        lines = [json.loads(line) for line in file.read_text().splitlines()]
+        for line in lines:
+            line["answers"] = [*line["answers"][:2], {"name": "a7", "text": "new"}, {"name": "a8", "text": "new"}]
+        file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        edited = open_project(desk.project.path)
+        for use in (Desk, lambda one: list(judgement_rows(one))):
+            with pytest.raises(DataError, match=r"has other answers than 'ana' was shown\. Put back the line"):
+                use(edited)
+
+    def test_has_no_place_in_a_file_nor_where_nothing_can_be_made(self, tmp_path):
+        (tmp_path / "file").write_text("x")
+        for place in (tmp_path / "file" / "toy", tmp_path / "file" / "deep" / "toy"):
+            with pytest.raises(DataError, match="no folder can be made or written there"):
+                require_new(place)
+        if Path("/proc/self").exists():
+            with pytest.raises(DataError, match="no folder can be made"):
+                create_project("/proc/labels/toy", items(2))
 
     def test_that_is_a_file_says_so(self, tmp_path):
         with pytest.raises(DataError, match=r"items\.jsonl: is a file, and a project is a folder"):
@@ -288,6 +339,62 @@ class TestReadingTheStore:
                 if root:
                     os.seteuid(0)
                 os.chmod(made, 0o755)
+
+
+class TestADamagedStore:
+    @pytest.mark.parametrize(
+        "damage",
+        [
+            "UPDATE judgements SET ranks = '[1, 2'",
+            "UPDATE judgements SET ranks = '{}'",
+            "UPDATE judgements SET ranks = '[null, 1, 2]'",
+            "UPDATE judgements SET time = 1e18",
+            "UPDATE judgements SET time = 'x'",
+            "UPDATE judgements SET comment = CAST(x'ff61' AS TEXT)",
+            "UPDATE deals SET shown = 'x'",
+            "UPDATE deals SET annotator = x'ff'",
+            "DELETE FROM deals",
+        ],
+    )
+    def test_is_told_with_what_to_do_to_whoever_reads_it(self, desk, damage):
+        desk.judge("ana", said(next_of(desk, "ana")))
+        path = desk.project.store
+        with closing(sqlite3.connect(path)) as db:
+            for (trigger,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall():
+                db.execute(f"DROP TRIGGER {trigger}")
+            db.execute(damage)
+            db.commit()
+        for use in (lambda: Desk(desk.project), lambda: list(judgement_rows(desk.project))):
+            with pytest.raises(RunError, match=r"damaged, or of another program: .*Put a backup's"):
+                use()
+
+    def test_with_pages_of_zeros_is_told(self, desk):
+        for _ in range(3):
+            desk.judge("ana", said(next_of(desk, "ana"), comment="x" * 4000))
+        desk.close()
+        path = desk.project.store
+        whole = path.read_bytes()
+        path.write_bytes(whole[:8192] + bytes(len(whole) - 8192))
+        for use in (lambda: Desk(desk.project), lambda: list(judgement_rows(desk.project))):
+            with pytest.raises(RunError, match=r"judgements\.sqlite: "):
+                use()
+
+
+class TestAStoreThatWasMoved:
+    def test_acknowledges_nothing_that_nobody_would_find(self, desk, tmp_path):
+        body = said(next_of(desk, "ana"))
+        desk.project.path.rename(tmp_path / "elsewhere")
+        with pytest.raises(RunError, match="was moved, removed or replaced while it was open, so nothing was stored"):
+            desk.judge("ana", body)
+        (tmp_path / "elsewhere").rename(desk.project.path)
+        assert desk.judge("ana", body)["again"] is False
+
+    def test_acknowledges_nothing_where_another_lies_in_its_place(self, desk, tmp_path):
+        body = said(next_of(desk, "ana"))
+        desk.project.path.rename(tmp_path / "elsewhere")
+        shutil.copytree(tmp_path / "elsewhere", desk.project.path)
+        with pytest.raises(RunError, match="was moved, removed or replaced"):
+            desk.judge("ana", body)
 
 
 class TestFileSystems:

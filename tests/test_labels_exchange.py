@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -354,9 +356,16 @@ class TestLabelStudio:
 
 
 class TestTheStore:
-    def test_takes_all_or_nothing_also_when_the_disk_gives_up(self, made, tmp_path, monkeypatch):
-        import sqlite3
+    def test_that_is_damaged_takes_nothing_in_and_says_so(self, made, tmp_path):
+        export_file(made, tmp_path / "out.jsonl", "kit")
+        with closing(sqlite3.connect(made.store)) as db:
+            db.execute("DROP TRIGGER judgements_UPDATE")
+            db.execute("UPDATE judgements SET ranks = '[1,' WHERE id = 1")
+            db.commit()
+        with pytest.raises(RunError, match="damaged"):
+            import_file(made, tmp_path / "out.jsonl")
 
+    def test_takes_all_or_nothing_also_when_the_disk_gives_up(self, made, tmp_path, monkeypatch):
         export_file(made, tmp_path / "out.jsonl", "kit")
         copy = copy_of(made, tmp_path)
         stored = Store._arrived

@@ -150,7 +150,7 @@ def start(
             stack.enter_context(run_lock(project.path, otherwise="Go to the page that it serves, or stop it first"))
         except OSError as error:
             raise RunError(f"{project.path}: cannot be written: {error}") from None
-        _ = project.items  # a broken line is told before anything is served
+        _ = project.items, project.guidelines(), project.secret()  # what is broken is told before anything is served
         desk = Desk(project)
         stack.callback(desk.close)
         if new_links:

@@ -13,6 +13,7 @@ from typing import Any
 from kit.errors import DataError
 from kit.labels.dealing import Dealer
 from kit.labels.project import Project
+from kit.labels.rows import check_store
 from kit.labels.store import Deal, Given, Store, is_client
 
 AHEAD = 3  # items that a page holds, so that a lost connection does not stop anybody at once
@@ -35,7 +36,12 @@ class Desk:
     def __init__(self, project: Project, now: Callable[[], float] = time.time) -> None:
         self.project, self._now = project, now
         self.store = Store(project.store)
-        self._dealer = Dealer(project, self.store, now)
+        try:
+            check_store(project, self.store)
+            self._dealer = Dealer(project, self.store, now)
+        except BaseException:
+            self.store.close()
+            raise
         self._lock = threading.Lock()
 
     def close(self) -> None:

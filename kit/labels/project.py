@@ -31,6 +31,7 @@ OWN_FILES = (PROJECT_FILE, ITEMS_FILE, GUIDELINES_FILE, STORE_FILE, SECRET_FILE)
 MOST_ANSWERS = 9  # as many as there are number keys
 _FORM = 1  # of the files; a later kit that changes them raises it
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_ITEMS_STAY = "Items stay as they were made; put back the file as it was, e.g. from a backup"
 
 Kind = Literal["rank", "ab"]
 Message = dict[str, str]
@@ -116,8 +117,10 @@ class Project:
 
     @cached_property
     def items(self) -> dict[str, Item]:
-        """The items by name, in their order. Raises DataError for a line that is no item."""
-        return {item.name: item for item in _read_items(self.path / ITEMS_FILE)}
+        """The items by name, in their order. Raises DataError for what is no item, and what nobody can judge."""
+        items = _read_items(self.path / ITEMS_FILE)
+        _check_items(str(self.path / ITEMS_FILE), items, self.kind)
+        return {item.name: item for item in items}
 
     def __str__(self) -> str:
         """The folder and what is in it: "labels/mine: 54 items to rank, of which 4 repeats and 5 gold"."""
@@ -138,6 +141,8 @@ class Project:
             return (self.path / GUIDELINES_FILE).read_text(encoding="utf-8", errors="replace")
         except FileNotFoundError:
             return ""
+        except OSError as error:
+            raise DataError(f"{self.path / GUIDELINES_FILE}: cannot be read: {error.strerror or error}") from None
 
     def secret(self) -> bytes:
         """What the links are made of; made when first asked for."""
@@ -146,6 +151,8 @@ class Project:
             kept = bytes.fromhex(file.read_text(encoding="ascii").strip())
         except FileNotFoundError:
             return self.new_secret()
+        except OSError as error:
+            raise DataError(f"{file}: cannot be read: {error.strerror or error}") from None
         except ValueError:
             raise DataError(f"{file}: not what the kit wrote; remove it, and new links are made") from None
         if len(kept) < 16:
@@ -187,12 +194,16 @@ def open_project(path: Path | str) -> Project:
 
 
 def require_new(path: Path | str) -> Path:
-    """The folder, if a project can be made there. Raises DataError where it cannot: it is there, or no such name."""
+    """The folder, if a project can be made there. Raises DataError where it cannot: it is there, it has no name for a
+    project, or nothing can be written there."""
     folder = Path(path)
     if not _NAME.fullmatch(folder.name):
         raise DataError(f"{folder.name!r}: a project's name has letters, digits, `.`, `_` and `-`, 64 at most")
     if folder.exists():
         raise DataError(f"{folder}: is there already, and judgements are never written over; choose another name")
+    place = next((one for one in folder.absolute().parents if one.exists()), folder)
+    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+        raise DataError(f"{folder.parent}: no folder can be made or written there; choose another one for projects")
     return folder
 
 
@@ -224,10 +235,12 @@ def create_project(
     }
     _check_settings(folder / PROJECT_FILE, settings)
     _check_items(folder.name, items, kind)
-    folder.parent.mkdir(parents=True, exist_ok=True)
     made = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     shutil.rmtree(made, ignore_errors=True)
-    made.mkdir()
+    try:
+        made.mkdir(parents=True)
+    except OSError as error:
+        raise DataError(f"{folder.parent}: no folder can be made there: {error.strerror or error}") from None
     try:
         lines = "".join(f"{json.dumps(_line(item), ensure_ascii=False)}\n" for item in items)
         write_text(made / ITEMS_FILE, _storable(lines))
@@ -272,19 +285,27 @@ def _line(item: Item) -> dict[str, Any]:
 
 def _read_items(file: Path) -> list[Item]:
     found = []
-    with open(file, encoding="utf-8", errors="replace") as lines:
-        for number, line in enumerate(lines, 1):
-            try:
-                row = json.loads(line)
-                answers = tuple(Answer(str(a["name"]), str(a["text"]), a.get("made") or {}) for a in row["answers"])
-                gold = tuple(int(rank) for rank in row["gold"]) if row.get("gold") is not None else None
-                prompt = [{"role": str(m["role"]), "content": str(m["content"])} for m in row["prompt"]]
-                found.append(
-                    Item(str(row["item"]), prompt, answers, gold, row.get("repeat_of"), row.get("about") or {})
-                )
-            except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-                raise DataError(f"{file}:{number}: no item of a labelling project: {error!r}") from None
+    number = 0
+    try:
+        with open(file, encoding="utf-8", errors="replace") as lines:
+            for line in lines:
+                number += 1
+                found.append(_read_item(json.loads(line)))
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read: {error.strerror or error}") from None
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
+        raise DataError(f"{file}:{number}: no item of a labelling project: {error!r}. {_ITEMS_STAY}") from None
     return found
+
+
+def _read_item(row: Any) -> Item:
+    answers = tuple(
+        Answer(str(a["name"]), _storable(str(a["text"])), dict(a.get("made") or {})) for a in row["answers"]
+    )
+    gold = tuple(int(rank) for rank in row["gold"]) if row.get("gold") is not None else None
+    prompt = [{"role": str(m["role"]), "content": _storable(str(m["content"]))} for m in row["prompt"]]
+    repeats = None if row.get("repeat_of") is None else str(row["repeat_of"])
+    return Item(str(row["item"]), prompt, answers, gold, repeats, dict(row.get("about") or {}))
 
 
 def _check_settings(file: Path, settings: Any) -> None:
@@ -319,6 +340,8 @@ def _check_items(name: str, items: Sequence[Item], kind: Kind) -> None:
             raise DataError(f"{name}: item {item.name!r} has {len(names)} answers; wanted 2 to {most}, each name once")
         if item.gold is not None and len(item.gold) != len(names):
             raise DataError(f"{name}: item {item.name!r}: gold has {len(item.gold)} ranks for {len(names)} answers")
+        if item.gold is not None and not all(1 <= rank <= len(names) for rank in item.gold):
+            raise DataError(f"{name}: item {item.name!r}: gold wants ranks from 1 to {len(names)}")
         if item.repeat_of is not None and item.repeat_of not in seen:
             raise DataError(f"{name}: item {item.name!r} repeats {item.repeat_of!r}, which does not stand before it")
         seen[item.name] = item

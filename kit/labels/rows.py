@@ -1,12 +1,13 @@
 """A project's judgements as rows, one each, in the form of docs/feedback.md: to export, to train on, to measure."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NoReturn
 
-from kit.labels.project import Project
-from kit.labels.store import Store
+from kit.errors import DataError
+from kit.labels.project import ITEMS_FILE, Project
+from kit.labels.store import Deal, Given, Store, damage_told
 
 
 def judgement_rows(project: Project, all_of_them: bool = False) -> Iterator[dict[str, Any]]:
@@ -16,9 +17,10 @@ def judgement_rows(project: Project, all_of_them: bool = False) -> Iterator[dict
     """
     if not project.store.exists():
         return
-    with closing(Store(project.store, read_only=True)) as store:
+    with damage_told(project.store), closing(Store(project.store, read_only=True)) as store:
         given = store.judgements(all_of_them)  # before the deals, so that a server that goes on adds none without one
         deals, groups = {deal.id: deal for deal in store.deals()}, store.annotators()
+        check_fits(project, deals, given)
     for one in given:
         deal = deals[one.deal]
         item = project.items.get(deal.item)
@@ -47,3 +49,34 @@ def judgement_rows(project: Project, all_of_them: bool = False) -> Iterator[dict
         if all_of_them:
             row["supersedes"] = one.supersedes
         yield row
+
+
+def check_store(project: Project, store: Store) -> None:
+    """Raise RunError where the store is damaged, and DataError where it does not fit the project's items."""
+    with damage_told(store.path):
+        check_fits(project, {deal.id: deal for deal in store.deals()}, store.judgements())
+
+
+def check_fits(project: Project, deals: Mapping[int, Deal], given: Iterable[Given]) -> None:
+    """Raise DataError where an item has other answers than people were shown: what they said is of none of these.
+
+    What was said of items that are no longer there is left out. ValueError for a judgement of nothing that was dealt.
+    """
+    for one in deals.values():
+        item = project.items.get(one.item)
+        if item is not None and one.shown and sorted(one.shown) != sorted(answer.name for answer in item.answers):
+            _refuse(project, one)
+    for said in given:
+        deal = deals.get(said.deal)
+        if deal is None:
+            raise ValueError(f"judgement {said.client} is of nothing that was dealt")
+        item = project.items.get(deal.item)
+        if item is not None and said.ranks is not None and len(said.ranks) != len(item.answers):
+            _refuse(project, deal)
+
+
+def _refuse(project: Project, deal: Deal) -> NoReturn:
+    raise DataError(
+        f"{project.path / ITEMS_FILE}: item {deal.item!r} has other answers than {deal.annotator!r} was shown. Put "
+        "back the line as it was, e.g. from a backup; or remove it, and its judgements are left out"
+    )

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,18 @@ class Arriving:
     supersedes: str | None = None
 
 
+@contextmanager
+def damage_told(path: Path) -> Iterator[None]:
+    """What reading a damaged store raises, as a RunError that says what to do."""
+    try:
+        yield
+    except (sqlite3.Error, ValueError, TypeError, KeyError, OverflowError, OSError) as error:
+        raise RunError(
+            f"{path}: damaged, or of another program: {error}. Nothing was changed. Put a backup's {path.name} in its "
+            f"place, or save what can be read: sqlite3 {path.name} .recover"
+        ) from None
+
+
 class InTheWay(Exception):
     """A judgement that arrived and contradicts what is there; `number` says which of them."""
 
@@ -113,6 +126,7 @@ class Store:
         """Open the file, or make it. Raises RunError where it is no store, or cannot be written (read)."""
         self.path = path
         self._lock = threading.RLock()
+        self._file: tuple[int, int] | None = None
         try:
             if read_only:
                 self._db = _opened_to_read(path)
@@ -120,6 +134,7 @@ class Store:
                 self._db.execute("SELECT 1 FROM standing LIMIT 1")
                 return
             self._db = sqlite3.connect(path, timeout=WAIT_SECONDS, isolation_level=None, check_same_thread=False)
+            self._file = None if on_network(path) else _identity(path)  # some network ones number files anew
             self.journal = self._prepare()
         except sqlite3.Error as error:
             raise RunError(f"{path}: cannot be used as the store of judgements: {error}") from None
@@ -143,6 +158,7 @@ class Store:
     def writing(self) -> Iterator[sqlite3.Connection]:
         """A transaction that holds the write lock from its start; on disk when this returns, undone by an error."""
         with self._lock:
+            self._require_in_place()
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield self._db
@@ -151,6 +167,14 @@ class Store:
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
                 raise
+
+    def _require_in_place(self) -> None:
+        """Raise RunError where the file is not where it was opened: SQLite would write to a copy that nobody finds."""
+        if not self.path.exists() or self._file not in (None, _identity(self.path)):
+            raise RunError(
+                f"{self.path}: was moved, removed or replaced while it was open, so nothing was stored. Put it "
+                "back, or stop what serves it and start it again on the folder's new place"
+            )
 
     def read(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
         """All rows of a query."""
@@ -191,7 +215,9 @@ class Store:
     def deals(self) -> list[Deal]:
         """All that was given to anybody, oldest first."""
         rows = self.read("SELECT id, annotator, item, shown, time FROM deals ORDER BY id")
-        return [Deal(number, who, item, tuple(json.loads(shown)), time) for number, who, item, shown, time in rows]
+        return [
+            Deal(number, _text(who), _text(item), _names(shown), float(at)) for number, who, item, shown, at in rows
+        ]
 
     def add(self, given: Given) -> Given | None:
         """Store a judgement; on disk when this returns None.
@@ -325,11 +351,34 @@ def _row(given: Given) -> tuple[Any, ...]:
 
 def _given(row: tuple[Any, ...]) -> Given:
     values = dict(zip(_FIELDS, row, strict=True))
-    ranks = values["ranks"]
+    ranks = None if values["ranks"] is None else json.loads(values["ranks"])
+    if ranks is not None and not (isinstance(ranks, list) and all(type(rank) is int for rank in ranks)):
+        raise ValueError(f"judgement {values['client']!r} has no ranks in its place of ranks")
+    time = float(values["time"])
+    datetime.fromtimestamp(time, UTC)  # a time that can be written down
     return Given(
         **{
             **values,
-            "ranks": None if ranks is None else tuple(json.loads(ranks)),
+            "time": time,
+            "ranks": None if ranks is None else tuple(ranks),
             "none_acceptable": bool(values["none_acceptable"]),
         }
     )
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    found = path.stat()
+    return found.st_dev, found.st_ino
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{value!r} in a text's place")
+    return value
+
+
+def _names(text: Any) -> tuple[str, ...]:
+    found = json.loads(text)
+    if not isinstance(found, list):
+        raise ValueError(f"{text!r} in the place of a list of names")
+    return tuple(map(_text, found))
