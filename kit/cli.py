@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from kit.cli_label import label
-from kit.errors import ConfigError, printable
+from kit.errors import ConfigError, MachineError, printable
 from kit.exits import echo, exit_codes
 
 app = typer.Typer(
@@ -76,9 +76,7 @@ def check(
 
             found = check_config(config, overrides or [])
         if html is not None:
-            from kit.runs.files import write_text
-
-            write_text(html, found.html())
+            _write_page(html, found.html())
         if as_json:
             import json
 
@@ -223,9 +221,7 @@ def agreement(
 
         found = agreement_in(file, objective)
         if html is not None:
-            from kit.runs.files import write_text
-
-            write_text(html, found.html())
+            _write_page(html, found.html())
         if as_json:
             import json
 
@@ -236,6 +232,15 @@ def agreement(
             print_agreement(found)
             if html is not None:
                 typer.echo(f"\nReport: {html}")
+
+
+def _write_page(file: Path, text: str) -> None:
+    from kit.runs.files import write_text
+
+    try:
+        write_text(file, text)
+    except OSError as error:
+        raise MachineError(f"--html {file}: cannot be written: {error.strerror or error}") from None
 
 
 def main() -> None:

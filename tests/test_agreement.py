@@ -1,8 +1,10 @@
 """How far people agree: the files it is read from, what is told of it, and the command."""
 
+import errno
 import io
 import json
 import math
+import os
 from pathlib import Path
 
 import numpy as np
@@ -214,3 +216,13 @@ class TestTheCommand:
     def test_a_wrong_file_ends_with_code_2(self, tmp_path):
         assert self.run(tmp_path / "none.jsonl").exit_code == 2
         assert self.run(tmp_path / "none.jsonl", "--html", tmp_path).exit_code == 2
+
+    def test_a_page_that_finds_no_room_is_told(self, tmp_path, monkeypatch):
+        def full(_):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        file = tmp_path / "judged.jsonl"
+        file.write_text("".join(json.dumps(line(n, f"i{i}")) + "\n" for i in range(4) for n in ("ana", "ben")))
+        monkeypatch.setattr(os, "fsync", full)
+        done = self.run(file, "--html", tmp_path / "page.html")
+        assert done.exit_code == 2 and "page.html: cannot be written: No space left on device" in done.output

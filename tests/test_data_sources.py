@@ -210,6 +210,8 @@ class TestUnreadableFiles:
         assert "gzip archive is damaged" in refusal(write(tmp_path / "a.gz", gzip.compress(LINES.encode())[:-12]))
 
     def test_a_zip_archive_is_named(self, tmp_path):
+        database = write(tmp_path / "judgements.sqlite", b"SQLite format 3\x00\x10\x00\xb8")
+        assert "a SQLite database (of a labelling project, name the folder)" in refusal(database)
         assert "a zip archive" in refusal(write(tmp_path / "a.jsonl", b"PK\x03\x04whatever"))
 
     def test_prose_is_refused(self, tmp_path):

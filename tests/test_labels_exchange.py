@@ -126,7 +126,10 @@ class TestThereAndBack:
     def test_is_refused_while_the_page_is_served(self, made, tmp_path, form):
         export_file(made, tmp_path / "out.json", form)
         copy = copy_of(made, tmp_path)
-        with run_lock(copy.path), pytest.raises(RunError, match=r"in use by .* would not know of what comes in"):
+        with (
+            run_lock(copy.path),
+            pytest.raises(RunError, match=r"in use by .*\. Stop it first: .* would not know"),
+        ):
             import_file(copy, tmp_path / "out.json")
 
 

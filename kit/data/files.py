@@ -27,6 +27,7 @@ _BOM = b"\xef\xbb\xbf"
 _GZIP, _PARQUET, _ARROW_FILE, _ARROW_STREAM = b"\x1f\x8b", b"PAR1", b"ARROW1", b"\xff\xff\xff\xff"
 _WRAPPERS = {
     b"PK\x03\x04": "a zip archive (or a spreadsheet)",
+    b"SQLite format 3\x00": "a SQLite database (of a labelling project, name the folder)",
     b"\xfd7zXZ\x00": "an xz archive",
     b"BZh": "a bzip2 archive",
     b"\x28\xb5\x2f\xfd": "a zstd archive",
@@ -119,10 +120,11 @@ def _read_stream(
                 stream = unpacked
             yield from _read_arrow(stream, magic, path.name)
         return
+    start_bytes = stream.peek(2**12)  # type: ignore[attr-defined]  # both streams are buffered
     for wrapper, what in _WRAPPERS.items():
-        if magic.startswith(wrapper):
+        if start_bytes.startswith(wrapper):
             raise DataError(catalogue.WRAPPED.format(path=path, what=what))
-    first = stream.peek(2**12).removeprefix(_BOM).lstrip()  # type: ignore[attr-defined]  # both streams are buffered
+    first = start_bytes.removeprefix(_BOM).lstrip()
     if first.startswith(b"["):
         _refuse_split(split, path.name)
         for number, values in enumerate(JsonArray(_pieces(stream, path.name), path.name).items(problems), 1):

@@ -28,6 +28,7 @@ from kit.runs.lock import run_lock
 
 Form = Literal["kit", "argilla", "label-studio"]
 _IMPORTED = uuid.uuid5(uuid.NAMESPACE_URL, "rlhf-kit/imported")
+_SERVED = "Stop it first: a page that is being served would not know of what comes in"
 _NO_FORM = (
     "{name}: no form of judgements that the kit takes in; found the columns {columns}. Wanted: the kit's own "
     "({own}), Argilla's records ({argilla}), or Label Studio's tasks ({label_studio})"
@@ -89,9 +90,7 @@ def import_file(project: Project, file: Path) -> Imported:
     arriving = _arriving(found, time.time())
     with ExitStack() as stack:
         try:
-            stack.enter_context(run_lock(project.path))
-        except RunError as error:
-            raise RunError(f"{error}: a page that is being served would not know of what comes in") from None
+            stack.enter_context(run_lock(project.path, otherwise=_SERVED))
         except OSError as error:
             raise RunError(f"{project.path}: cannot be written: {error.strerror or error}") from None
         store = stack.enter_context(closing(Store(project.store)))
