@@ -225,6 +225,12 @@ class TestRefusals:
         with pytest.raises(DataError, match="nobody has judged anything yet"):
             data(str(made.path))
 
+    def test_a_store_that_a_kill_left_empty_is_the_same(self, tmp_path):
+        made = project(tmp_path / "hh")
+        made.store.touch()
+        with pytest.raises(DataError, match="nobody has judged anything yet"):
+            data(str(made.path))
+
     def test_everybody_skipped(self, tmp_path):
         made = project(tmp_path / "hh")
         with Team(made) as team:

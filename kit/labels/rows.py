@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 from kit.errors import DataError
 from kit.labels.project import ITEMS_FILE, Project
-from kit.labels.store import Deal, Given, Store, damage_told
+from kit.labels.store import Deal, Given, Store, damage_told, wal_of
 
 
 def judgement_rows(project: Project, all_of_them: bool = False) -> Iterator[dict[str, Any]]:
@@ -15,8 +15,8 @@ def judgement_rows(project: Project, all_of_them: bool = False) -> Iterator[dict
 
     Nothing where no one has judged yet. Items that are no longer among the project's are left out.
     """
-    if not project.store.exists():
-        return
+    if not any(file.exists() and file.stat().st_size for file in (project.store, wal_of(project.store))):
+        return  # not there, or killed before anything was in it
     with damage_told(project.store), closing(Store(project.store, read_only=True)) as store:
         given = store.judgements(all_of_them)  # before the deals, so that a server that goes on adds none without one
         deals, groups = {deal.id: deal for deal in store.deals()}, store.annotators()

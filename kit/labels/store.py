@@ -318,9 +318,14 @@ def _opened_to_read(path: Path) -> sqlite3.Connection:
             return db
         except sqlite3.OperationalError:
             db.close()
-            if mode == "immutable=1" or path.with_name(f"{path.name}-wal").exists():
+            if mode == "immutable=1" or wal_of(path).exists():
                 raise
     raise AssertionError("not reached")
+
+
+def wal_of(path: Path) -> Path:
+    """The file of what was committed and is not in the store's own file yet."""
+    return path.with_name(f"{path.name}-wal")
 
 
 def on_network(path: Path, mounts: Path = Path("/proc/mounts")) -> bool:
