@@ -17,7 +17,7 @@ from kit.cli import app
 from kit.errors import DataError
 from kit.feedback import words
 from kit.feedback.agreement import agreement
-from kit.feedback.figures import span
+from kit.feedback.moments import span
 from kit.feedback.page import notebook, page
 from kit.feedback.plots import pictures
 from kit.feedback.read import read_judgements

@@ -1,12 +1,12 @@
 """The agreement as plain JSON values. The keys are documented in docs/feedback.md and stay."""
 
 from dataclasses import asdict
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from kit.crowd.judgements import Aside
 from kit.feedback import words
 from kit.feedback.alpha import Estimate
+from kit.feedback.moments import iso
 from kit.feedback.people import Person
 
 if TYPE_CHECKING:
@@ -57,23 +57,6 @@ def estimate(name: str, value: Estimate | None) -> dict[str, Any]:
     """A figure and its interval under two keys, so that the figure itself is a number or null."""
     ci95 = None if value is None or value.ci95 is None else [round(end, _DIGITS) for end in value.ci95]
     return {name: None if value is None else round(value.value, _DIGITS), f"{name}_ci95": ci95}
-
-
-def iso(seconds: float) -> str:
-    """A time as ISO 8601 in UTC, to the second; one outside the calendar as its number."""
-    try:
-        return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-    except (ValueError, OverflowError, OSError):
-        return f"{seconds:.0f}"
-
-
-def span(start: float, end: float) -> str:
-    """From one time to another in UTC, in minutes, or in seconds where they are of one minute."""
-    first, last = (iso(seconds).rstrip("Z").replace("T", " ") for seconds in (start, end))
-    if " " not in first or " " not in last:
-        return f"{first} to {last}"
-    length = 19 if first[:16] == last[:16] else 16
-    return f"{first[:length]} to {last[11:length] if first[:10] == last[:10] else last[:length]}"
 
 
 def _aside(found: Aside | None) -> dict[str, int | None]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from kit.compare.report.page import house_style
 from kit.compare.report.text import UNKNOWN, visible
 from kit.feedback import plots, words
-from kit.feedback.figures import span
+from kit.feedback.moments import span
 
 if TYPE_CHECKING:
     from kit.feedback.agreement import Agreement

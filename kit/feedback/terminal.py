@@ -9,7 +9,7 @@ from rich.text import Text
 
 from kit.compare.report.text import UNKNOWN, visible
 from kit.feedback import words
-from kit.feedback.figures import span
+from kit.feedback.moments import span
 
 if TYPE_CHECKING:
     from kit.feedback.agreement import Agreement

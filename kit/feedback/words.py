@@ -9,6 +9,7 @@ from kit.crowd.judgements import OPTIONAL
 from kit.feedback.alpha import Estimate
 from kit.feedback.bias import FEWEST
 from kit.feedback.flags import Flag
+from kit.feedback.moments import iso
 
 if TYPE_CHECKING:
     from kit.feedback.agreement import Agreement
@@ -134,8 +135,6 @@ def flagged(found: "Agreement", flag: Flag) -> str:
     last = f"look at the last {min(_LAST, person.judgements)} judgements"
     if flag.kind == "drifting" and model.change is not None:
         change = model.change
-        from kit.feedback.figures import iso
-
         text = (
             f"{name} judges otherwise since {iso(change.time)[:10]}: eta {change.eta_before:.2f} before, "
             f"{change.eta_after:.2f} in the {change.after} judgements since; look at "

@@ -110,11 +110,10 @@ class Dealer:
         place = len(mine) + len(taken)
         free = [item for name, item in items.items() if name not in mine and name not in taken]
         gold = [item for item in free if item.gold is not None]
-        plain = [
-            item
-            for item in free
-            if item.gold is None and item.repeat_of is None and self._count(item.name, who) < self._wanted[item.name]
-        ]
+        counts = {
+            item.name: self._count(item.name, who) for item in free if item.gold is None and item.repeat_of is None
+        }
+        plain = [items[name] for name, count in counts.items() if count < self._wanted[name]]
         order = [*mine, *taken]
         due = [item for item in free if item.repeat_of in order and self._gap(item, order) >= REPEAT_GAP]
         if gold and place % GOLD_EVERY == GOLD_EVERY // 2:
@@ -128,7 +127,7 @@ class Dealer:
                 plain,
                 key=lambda item: (
                     not (near and item.name in self._repeated),
-                    -self._count(item.name, who),
+                    -counts[item.name],
                     self._chance(who, item.name),
                 ),
             )
