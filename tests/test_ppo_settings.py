@@ -178,6 +178,36 @@ def length_reward(completion_ids, **_):
     return [0.1 * len(ids) for ids in completion_ids]
 
 
+class TestSchedule:
+    @pytest.mark.parametrize("critic_rate", [None, 4e-3])
+    def test_all_updates_on_a_rollout_have_one_rate_and_the_last_rollouts_is_not_0(self, tmp_path, critic_rate):
+        """As TRL 1.12: rollout k of n learns at rate x (1 - k / n)."""
+        ppo = trainer(tmp_path, rollouts=3, learning_rate=1e-3, critic_learning_rate=critic_rate)
+        rates = rates_of(ppo)
+        steps = ppo._steps_per_rollout
+        assert steps > 1 and len(rates) == 3 * steps
+        for i, (policy, critic) in enumerate(rates):
+            left = 1 - i // steps / 3
+            assert (policy, critic) == (pytest.approx(1e-3 * left), pytest.approx((critic_rate or 1e-3) * left))
+
+    def test_warm_up_counts_rollouts_as_well(self, tmp_path):
+        ppo = trainer(tmp_path, rollouts=4, learning_rate=1e-3, warmup_steps=2, lr_scheduler_type="cosine")
+        by_rollout = [policy for policy, _ in rates_of(ppo)][:: ppo._steps_per_rollout]
+        assert by_rollout == pytest.approx([0, 5e-4, 1e-3, 5e-4])
+
+
+def rates_of(ppo):
+    """The learning rates of policy and critic at each optimizer step of a whole training."""
+    ppo.create_optimizer_and_scheduler(ppo.args.max_steps)
+    rates, policy = [], {id(p) for p in ppo._trained_parts()["policy"]}
+    for _ in range(ppo.args.max_steps):
+        by_part = {id(group["params"][0]) in policy: group["lr"] for group in ppo.optimizer.param_groups}
+        rates.append((by_part[True], by_part[False]))
+        ppo.optimizer.step()
+        ppo.lr_scheduler.step()
+    return rates
+
+
 class TestRewardFunctions:
     def test_several_are_weighed_summed_and_logged_by_their_names(self, tmp_path):
         ppo = trainer(

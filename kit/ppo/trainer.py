@@ -25,6 +25,7 @@ from typing import Any, ClassVar
 import torch
 from datasets import Dataset
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
 from trl import RLOOTrainer
 
 from kit import notices
@@ -323,6 +324,15 @@ class PPOTrainer(Resumable, HalvesMicroBatch, RLOOTrainer):
                 if chosen:
                     optimizer.add_param_group({**group, "params": chosen, "lr": rates[part]})
         return optimizer
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """The schedule of `lr_scheduler_type`, counted in rollouts: all updates on a rollout have one learning rate, as
+        in OpenAI's baselines and TRL 1.12, and the last rollout's is not 0."""
+        per_rollout = self._steps_per_rollout
+        scheduler = super().create_scheduler(num_training_steps // per_rollout, optimizer)
+        if isinstance(scheduler, LambdaLR):  # the others follow the loss
+            scheduler.lr_lambdas = [lambda step, f=f: f(step // per_rollout) for f in scheduler.lr_lambdas]
+        return scheduler
 
     def _trained_parts(self) -> dict[str, list[nn.Parameter]]:
         named = [(n, p) for n, p in self.model.named_parameters() if p.requires_grad]
