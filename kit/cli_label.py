@@ -90,6 +90,9 @@ def serve(
             raise ConfigError("kit label: name a project, e.g. kit label labels/hh, or --ab and the folder of a run")
         people = None if annotators is None else named(annotators)
         if ab is not None:
+            from kit.runs.folder import open_run
+
+            open_run(ab)  # a mistyped path is told at once: what comes next takes seconds to import
             from kit.sampling.ab import ab_project
 
             opened = ab_project(ab, project)

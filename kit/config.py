@@ -89,7 +89,9 @@ class ModelSettings(Settings):
     """The base model: in memory once, quantised once, adapted by every stage."""
 
     base: str = Field("demo", min_length=1, description="Hub id, local folder, or `demo` for the built-in tiny model.")
-    revision: str | None = Field(None, description="Commit or tag of a hub id; null takes the newest.")
+    revision: str | None = Field(
+        None, description="Commit or tag of a hub id; null takes the newest, and a run stays with it."
+    )
     quantization: Literal["auto", "nf4", "none"] = Field(
         "auto", description="nf4: 4-bit NormalFloat with double quantisation. auto: nf4 on a CUDA GPU, none on a CPU."
     )

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from labelled import Team, item, project
 from rich.console import Console
 from typer.testing import CliRunner
 
@@ -101,6 +102,26 @@ class TestReading:
         assert [r.values[0] for r in read_judgements(rows, "grammar").rows] == [1, 1]
         with pytest.raises(DataError, match="rated were: overall, grammar"):
             read_judgements(rows, "beauty")
+
+    @pytest.mark.parametrize(
+        "rows, form",
+        [
+            ([line(), line("ben")], "judgements, one a line"),
+            ([{"prompt": "p", "chosen": "a", "rejected": "b", "annotator": who} for who in "xy"], "prompt, chosen"),
+        ],
+    )
+    def test_an_objective_is_refused_where_nothing_was_rated_by_objective(self, rows, form):
+        assert len(read_judgements(rows).rows) == 2
+        with pytest.raises(DataError, match=f"objective 'grammar': read as {form}.*Leave it out"):
+            read_judgements(rows, "grammar")
+
+    def test_an_objective_is_refused_of_a_labelling_project(self, tmp_path):
+        made = project(tmp_path / "hh", [item("p1")])
+        with Team(made) as team:
+            for who in ("ana", "ben"):
+                team.judge(who, "p1", [1, 2, 3])
+        with pytest.raises(DataError, match="hh: objective 'grammar': read as a labelling project"):
+            agreement(made.path, "grammar")
 
 
 @pytest.fixture(scope="module")

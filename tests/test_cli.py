@@ -54,6 +54,19 @@ def refusal(place: Path, *arguments: str) -> str:
     return done.stderr.removeprefix("kit: error: ").rstrip("\n")
 
 
+def heavy_imports(place: Path, *arguments: str) -> str:
+    """The exit code of a command that must refuse, and what heavy libraries it had imported by then."""
+    code = (
+        "import sys\n"
+        "from kit.cli import main\n"
+        f"sys.argv = {['kit', *arguments]!r}\n"
+        "try: main()\n"
+        "except SystemExit as end:\n"
+        "    print(end.code, {'torch', 'transformers', 'trl', 'datasets'} & set(sys.modules))\n"
+    )
+    return python(place, "-c", code).stdout
+
+
 class TestHelp:
     def test_lists_the_commands(self, tmp_path):
         done = kit(tmp_path, "--help")
@@ -91,14 +104,7 @@ class TestAWrongConfiguration:
         assert refusal(place, command, ".") == ".: is a folder; name the YAML file in it, e.g. config.yaml"
 
     def test_is_told_before_anything_heavy_is_imported(self, place, command):
-        code = (
-            "import sys\n"
-            "from kit.cli import main\n"
-            f"sys.argv = ['kit', '{command}', 'x.yaml']\n"
-            "try: main()\n"
-            "except SystemExit as end: print(end.code, {'torch', 'trl', 'datasets'} & set(sys.modules))\n"
-        )
-        assert python(place, "-c", code).stdout == "2 set()\n"
+        assert heavy_imports(place, command, "x.yaml") == "2 set()\n"
 
 
 class TestWrongData:
@@ -139,6 +145,10 @@ class TestAWrongPlace:
     @pytest.mark.parametrize("run_dir", ["no-such-folder", "rows.jsonl"])
     def test_what_is_no_folder_is_not_compared(self, place, run_dir):
         assert refusal(place, "compare", run_dir).startswith(f"{run_dir}: no run folder")
+
+    def test_what_is_no_run_is_not_asked_about_and_nothing_heavy_is_imported_to_say_so(self, place):
+        assert refusal(place, "label", "--ab", "runs/qickstart").startswith("runs/qickstart: no run folder")
+        assert heavy_imports(place, "label", "--ab", "runs/qickstart") == "2 set()\n"
 
     def test_a_folder_of_somebody_else_is_not_written_into(self, place, monkeypatch):
         (place / "runs" / "quickstart").mkdir(parents=True)

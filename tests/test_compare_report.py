@@ -31,6 +31,7 @@ from kit.compare.report.text import duration, interval_text, number, signed, siz
 from kit.compare.report.words import cautions, details, limits, prompts_sentence
 from kit.compare.report.words import verdict_sentence as sentence
 from kit.compare.result import Answer, Arm, Comparison
+from kit.compare.side_by_side import compare_runs
 from kit.errors import RunError
 
 ATTACK = "</script><img src=x onerror=alert(1)> \u202egnp.exe\x1b[31m\x07 ```` | **b** \ud800"
@@ -678,6 +679,49 @@ class TestComparison:
             (tmp_path / "metrics.json").write_text(content)
         with pytest.raises(RunError, match=message):
             Comparison.load(tmp_path)
+
+    @pytest.mark.parametrize(
+        ("place", "wrong", "message"),
+        [
+            ("prompts", "200", "prompts is '200', where a number is wanted"),
+            ("arms.ppo.kl_nats.mean", "far", r"arms\.ppo\.kl_nats\.mean is 'far', where a number is wanted"),
+            ("arms.ppo.kl_nats", "far", r"arms\.ppo\.kl_nats is 'far'"),
+            ("arms.ppo.train_seconds", "12 s", r"arms\.ppo\.train_seconds is '12 s'"),
+            ("pairs.ppo_vs_dpo.win_rate", "0.61", r"pairs\.ppo_vs_dpo\.win_rate is '0\.61'"),
+            ("pairs.ppo_vs_dpo.ci95", [0.5], r"pairs\.ppo_vs_dpo\.ci95 is \[0\.5\], where an interval's two ends"),
+            ("curves.ppo", "up", r"curves\.ppo is 'up'"),
+            ("judge_facts.consistency", "high", r"judge_facts\.consistency is 'high'"),
+            ("judge", ["truth"], "judge is .*, where a name is wanted"),
+            ("arms.ppo", 3, "arms does not hold one object"),
+            ("pairs", [], "pairs does not hold one object"),
+        ],
+    )
+    def test_a_text_in_the_place_of_a_number_is_refused_with_its_place(self, tmp_path, place, wrong, message):
+        metrics = full_metrics()
+        *above, last = place.split(".")
+        inner = metrics
+        for key in above:
+            inner = inner[key]
+        inner[last] = wrong
+        (tmp_path / "metrics.json").write_text(json.dumps(metrics))
+        with pytest.raises(RunError, match=rf"metrics\.json: damaged, or changed by hand: {message}.*compare again"):
+            Comparison.load(tmp_path)
+
+    def test_an_old_comparison_and_a_full_one_are_read(self, tmp_path):
+        for found in (least_metrics(), full_metrics()):
+            (tmp_path / "metrics.json").write_text(json.dumps(found))
+            assert Comparison.load(tmp_path).metrics == found
+
+    def test_a_text_in_the_place_of_an_answers_score_is_refused_where_runs_are_put_side_by_side(self, tmp_path):
+        for name, score in (("a", 0.5), ("b", "lots")):
+            folder = tmp_path / name / "compare"
+            folder.mkdir(parents=True)
+            (folder / "metrics.json").write_text(json.dumps(full_metrics()))
+            (folder / "stage.json").write_text('{"inputs": {}, "seconds": 1, "peak_bytes": null, "metrics": {}}')
+            row = {"prompt": [], "arms": {"ppo": {"text": "x", "true_reward": score}}}
+            (folder / "samples.jsonl").write_text(json.dumps(row))
+        with pytest.raises(RunError, match=r"samples\.jsonl: cannot be read .*true_reward is 'lots', where a number"):
+            compare_runs([tmp_path / "a", tmp_path / "b"])
 
 
 def test_printing_to_a_pipe_has_no_colours(metrics):

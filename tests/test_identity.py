@@ -6,14 +6,23 @@ import shutil
 import pytest
 import torch
 from toy import adapters, base_folder, toy_base
+from toy_stages import toy_config
 from toy_tokenizers import CHATML
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import kit
 from kit.models.adapters import add_adapter, load_policy, new_reward
-from kit.models.base import Base
+from kit.models.base import Base, find_base
 from kit.models.encoding import Codec
-from kit.models.identity import BASE_FILE, require_same_base, tokenizer_sha256, weights_sha256
+from kit.models.identity import (
+    BASE_FILE,
+    recorded_revision,
+    require_same_base,
+    save_identity,
+    tokenizer_sha256,
+    weights_sha256,
+)
+from kit.runs.folder import RunFolder, StageRecord
 
 
 @pytest.fixture
@@ -117,3 +126,53 @@ class TestTheHashes:
         other.padding_side = "left"
         other(["a", "a b c"], padding=True, truncation=True, max_length=2)
         assert tokenizer_sha256(one) == tokenizer_sha256(other)
+
+
+COMMITS = ("a" * 40, "b" * 40)
+
+
+@pytest.fixture
+def branch(tmp_path, monkeypatch):
+    """Moves `main` of the hub model toy/base, which is in the cache with two commits, to one of them; no connection."""
+    from huggingface_hub import constants
+
+    kept = tmp_path / "cache" / "models--toy--base"
+    for commit in COMMITS:
+        shutil.copytree(base_folder(), kept / "snapshots" / commit)
+    with_other_weights(kept / "snapshots" / COMMITS[1])
+    (kept / "refs").mkdir()
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    return lambda commit: (kept / "refs" / "main").write_text(commit)
+
+
+def config_of(tmp_path):
+    found = toy_config(output_dir=str(tmp_path))
+    return found.model_copy(update={"model": found.model.model_copy(update={"base": "toy/base"})})
+
+
+class TestABranchOfTheHubThatMovesOn:
+    def test_moves_no_base_between_its_tokenizer_and_its_weights(self, branch, tmp_path):
+        branch(COMMITS[0])
+        base = find_base(config_of(tmp_path))
+        branch(COMMITS[1])
+        model = base.causal_lm()
+        assert base.settings.revision == COMMITS[0]
+        first, same = next(model.parameters()), next(toy_base().causal_lm().parameters())
+        assert torch.equal(first, same), "the weights of the commit that the tokenizer is of"
+        save_identity(model, tmp_path)
+        assert recorded_revision(tmp_path) == COMMITS[0]
+        kept = json.loads((tmp_path / BASE_FILE).read_text())
+        assert kept["weights_sha256"] == weights_sha256(str(base_folder()), None, None)
+
+    def test_leaves_a_run_on_the_commit_of_its_sft_adapter(self, branch, tmp_path, monkeypatch):
+        branch(COMMITS[1])
+        config = config_of(tmp_path)
+        made = tmp_path / "sft"
+        made.mkdir()
+        (made / BASE_FILE).write_text(json.dumps({"base": "toy/base", "revision": COMMITS[0]}))
+        inputs = {"model": config.model.model_dump(mode="json")}
+        monkeypatch.setattr(RunFolder, "stage", lambda self, name: StageRecord(name, made, inputs, 1.0, None, {}))
+        assert find_base(config).settings.revision == COMMITS[0]
+        inputs["model"]["base"] = "toy/other"
+        assert find_base(config).settings.revision == COMMITS[1], "of another base nothing is taken"

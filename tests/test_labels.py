@@ -15,7 +15,11 @@ from pathlib import Path
 import pytest
 from labels_toy import SHA, Clock, item, item_of, items, next_of, project, said, to_the_end
 
+from kit.config import DataSettings
+from kit.data import load_data
 from kit.errors import ConfigError, DataError, RunError
+from kit.feedback.agreement import agreement
+from kit.labelling.exchange import export_file, import_file
 from kit.labels import dealing, links
 from kit.labels.backup import back_up
 from kit.labels.desk import AHEAD, Desk, Refused
@@ -129,6 +133,13 @@ class TestAProject:
             with pytest.raises(DataError, match=r"has other answers than 'ana' was shown\. Put back the line"):
                 use(edited)
 
+    def test_that_has_an_item_less_leaves_its_judgements_out_and_counts_them(self, desk, capsys):
+        desk.judge("ana", said(deal := next_of(desk, "ana")))
+        edit(desk.project, lambda line: line | {"item": line["item"] + "-b"}, only=item_of(desk, deal))
+        assert list(judgement_rows(open_project(desk.project.path))) == []
+        assert "items.jsonl: 1 judgement left out, of items that are no longer there" in capsys.readouterr().err
+        assert desk.store.count() == 1
+
     def test_has_no_place_in_a_file_nor_where_nothing_can_be_made(self, tmp_path):
         (tmp_path / "file").write_text("x")
         for place in (tmp_path / "file" / "toy", tmp_path / "file" / "deep" / "toy"):
@@ -157,6 +168,105 @@ class TestAProject:
         (made.path / ".secret").write_text(text)
         with pytest.raises(DataError, match=r"\.secret: .*remove it, and new links"):
             made.secret()
+
+
+def edit(made, change, only=None):
+    """Change the lines of items.jsonl, or the line of one item alone."""
+    file = made.path / "items.jsonl"
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    lines = [change(line) if only in (None, line["item"]) else line for line in lines]
+    file.write_text("".join(json.dumps(line, indent=None, separators=(",", ":")) + "\n" for line in lines))
+
+
+def with_answer(line, **change):
+    """A line of items.jsonl whose first answer is changed."""
+    return line | {"answers": [line["answers"][0] | change, *line["answers"][1:]]}
+
+
+class TestAnItemThatWasEdited:
+    """The names stay, the words are others: what was said of the old ones would be taken for said of the new ones."""
+
+    OTHER_WORDS = pytest.mark.parametrize(
+        "change",
+        [
+            lambda line: with_answer(line, text="The opposite."),
+            lambda line: line | {"prompt": [{"role": "user", "content": "Something else?"}]},
+            lambda line: line | {"answers": line["answers"][::-1]},  # ranks go by their order
+        ],
+        ids=["an answer", "the prompt", "the order"],
+    )
+
+    @OTHER_WORDS
+    def test_after_it_was_judged_is_refused_by_whoever_reads_it(self, desk, change, tmp_path):
+        desk.judge("ana", said(deal := next_of(desk, "ana")))
+        edit(desk.project, change, only=item_of(desk, deal))
+        path, store = desk.project.path, desk.project.store.read_bytes()
+        for use in (
+            lambda: Desk(open_project(path)),
+            lambda: list(judgement_rows(open_project(path))),
+            lambda: export_file(open_project(path), tmp_path / "out.jsonl", "kit"),
+            lambda: agreement(path),
+            lambda: load_data(DataSettings(preferences=str(path)), 0),
+        ):
+            with pytest.raises(
+                DataError, match=r"items\.jsonl: item 'p\d' was edited after 'ana' was given it.*Put back"
+            ):
+                use()
+        assert desk.project.store.read_bytes() == store, "and nothing is lost"
+
+    def test_lets_no_judgements_in(self, desk, tmp_path):
+        desk.judge("ana", said(deal := next_of(desk, "ana")))
+        export_file(desk.project, tmp_path / "out.jsonl", "kit")
+        other = create_project(tmp_path / "other", list(desk.project.items.values()))
+        assert import_file(other, tmp_path / "out.jsonl").judgements == 1
+        edit(other, lambda line: line | {"prompt": []}, only=item_of(desk, deal))
+        with pytest.raises(DataError, match="was edited after 'ana' was given it"):
+            import_file(open_project(other.path), tmp_path / "out.jsonl")
+
+    def test_and_put_back_is_as_it_was(self, desk):
+        desk.judge("ana", said(next_of(desk, "ana")))
+        before = (desk.project.path / "items.jsonl").read_bytes()
+        edit(desk.project, lambda line: with_answer(line, text="x"))
+        (desk.project.path / "items.jsonl").write_bytes(before)
+        assert len(list(judgement_rows(open_project(desk.project.path)))) == 1
+
+    def test_in_what_people_do_not_see_or_in_its_spaces_is_taken_as_it_is(self, desk):
+        desk.judge("ana", said(next_of(desk, "ana")))
+        edit(desk.project, lambda line: with_answer(line, made={"by": "hand"}) | {"gold": [1, 2, 3]})
+        edited = open_project(desk.project.path)
+        assert [row["gold"] for row in judgement_rows(edited)] == [[1, 2, 3]]
+
+    def test_before_anybody_was_given_it_may_be_edited_and_is_then_held_to_that(self, desk):
+        dealt = {one["deal"]: item_of(desk, one) for one in desk.work("ana")["work"]}
+        free = next(name for name in desk.project.items if name not in dealt.values())
+        desk.close()
+        edit(desk.project, lambda line: with_answer(line, text="Better."), only=free)
+        with closing(Desk(open_project(desk.project.path))) as again:
+            shown = [text for one in to_the_end_with_texts(again, "ana") for text in one]
+            assert "Better." in shown
+        edit(desk.project, lambda line: with_answer(line, text="Better still."), only=free)
+        with pytest.raises(DataError, match=f"item {free!r} was edited"):
+            Desk(open_project(desk.project.path))
+
+    @OTHER_WORDS
+    def test_in_a_project_of_version_0_6_0_is_seen_from_the_time_it_is_served_again(self, desk, change):
+        desk.judge("ana", said(next_of(desk, "ana")))
+        with desk.store.writing() as db:
+            db.execute("DROP TABLE words")
+        desk.close()
+        assert len(list(judgement_rows(open_project(desk.project.path)))) == 1, "nothing is known, and it is read"
+        Desk(open_project(desk.project.path)).close()
+        assert len(list(judgement_rows(open_project(desk.project.path)))) == 1
+        edit(desk.project, change)
+        with pytest.raises(DataError, match="was edited after 'ana' was given it"):
+            list(judgement_rows(open_project(desk.project.path)))
+
+
+def to_the_end_with_texts(desk, who):
+    """What a person's page showed until nothing was left."""
+    while (deal := next_of(desk, who)) is not None:
+        yield deal["answers"]
+        desk.judge(who, said(deal))
 
 
 class TestRepeats:
@@ -203,13 +313,14 @@ def store(tmp_path):
 
 
 class TestTheStore:
-    @pytest.mark.parametrize("table", ["annotators", "guidelines", "deals", "judgements"])
+    @pytest.mark.parametrize("table", ["annotators", "guidelines", "words", "deals", "judgements"])
     @pytest.mark.parametrize(
         "change", ["UPDATE {} SET time = 0", "DELETE FROM {}", "REPLACE INTO {0} SELECT * FROM {0}"]
     )
     def test_changes_and_removes_nothing(self, store, table, change):
         store.add_annotator("ana", None, 1.0)
         store.add_guidelines(SHA, "text", 1.0)
+        store.add_words({"p0": SHA}, 1.0)
         store.add(given(1))
         before = store.read(f"SELECT * FROM {table}")
         with pytest.raises(sqlite3.Error, match="append-only"), store.writing() as db:

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -10,6 +11,18 @@ from kit.compare.report.table import plain_text
 from kit.errors import RunError
 
 METRICS_FILE = "metrics.json"
+_AGAIN = "Delete the folder and compare again."
+_COUNTED = (
+    "prompts",
+    "seed",
+    "seeds",
+    "arms",
+    "pairs",
+    "curves",
+    "judge_facts",
+    "reward_model",
+)  # what is reckoned with
+_TEXTS = ("checkpoint", "verdict", "unit", "description", "length_rule")  # all that is no number there
 
 
 @dataclass(frozen=True)
@@ -41,6 +54,19 @@ def finite(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
 
+def _no_numbers(value: Any, at: str) -> Iterator[str]:
+    """The places in a part of the metrics where something stands that nobody can reckon with, each in words."""
+    name = at.rpartition(".")[2]
+    if isinstance(value, str) and name not in _TEXTS:
+        yield f"{at} is {value[:40]!r}, where a number is wanted"
+    elif name == "ci95" and value is not None and not (isinstance(value, list) and len(value) == 2):
+        yield f"{at} is {str(value)[:40]}, where an interval's two ends are wanted"
+    elif isinstance(value, (dict, list)):
+        inner = value.items() if isinstance(value, dict) else enumerate(value)
+        for key, one in inner:
+            yield from _no_numbers(one, f"{at}.{key}")
+
+
 class Comparison:
     """A finished comparison: `.metrics` as in metrics.json, `.path` its folder; shows itself in a notebook."""
 
@@ -57,9 +83,18 @@ class Comparison:
         except FileNotFoundError:
             raise RunError(f"{file}: no comparison here yet. Add the stage `compare` to the run.") from None
         except (OSError, ValueError, RecursionError) as error:
-            raise RunError(f"{file}: cannot be read ({error}). Delete the folder and compare again.") from error
+            raise RunError(f"{file}: cannot be read ({error}). {_AGAIN}") from error
         if not isinstance(metrics, dict) or not {"judge", "prompts", "arms", "pairs"} <= metrics.keys():
-            raise RunError(f"{file}: not the metrics of a comparison. Delete the folder and compare again.")
+            raise RunError(f"{file}: not the metrics of a comparison. {_AGAIN}")
+        wrong = next((text for key in _COUNTED for text in _no_numbers(metrics.get(key), key)), None)
+        if wrong is None and not isinstance(metrics["judge"], str):
+            wrong = f"judge is {metrics['judge']!r}, where a name is wanted"
+        for key in ("arms", "pairs"):
+            parts = metrics[key].values() if isinstance(metrics[key], dict) else [None]
+            if wrong is None and not all(isinstance(part, dict) for part in parts):
+                wrong = f"{key} does not hold one object for each of them"
+        if wrong is not None:
+            raise RunError(f"{file}: damaged, or changed by hand: {wrong}. {_AGAIN}")
         return cls(metrics, Path(folder))
 
     @property

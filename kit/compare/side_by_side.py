@@ -122,6 +122,8 @@ def _scores(comparison: Comparison, field: str) -> dict[str, dict[str, float | N
         for line in file.read_text(encoding="utf-8").splitlines():
             row: dict[str, Any] = json.loads(line)
             for arm, answer in row["arms"].items():
+                if not isinstance(answer[field], (int, float, type(None))):
+                    raise ValueError(f"{field} is {str(answer[field])[:40]!r}, where a number is wanted")
                 found.setdefault(arm, {})[json.dumps(row["prompt"], sort_keys=True)] = answer[field]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunError(f"{file}: cannot be read ({type(error).__name__}: {error}). Compare that run again") from None

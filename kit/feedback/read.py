@@ -22,6 +22,11 @@ _NAMES = (
     "Say which column names them with `annotator`, or give every person a column, annotator1, annotator2, ...; "
     "docs/feedback.md has the forms"
 )
+_NO_OBJECTIVES = (
+    "{name}: objective {objective!r}: read as {form}, which says one thing of each answer, while objectives are what "
+    'was rated where rows hold ratings of several things (`prompts: {{objective: {{"human": [...]}}}}`). Leave it out '
+    "(--objective), or name such a file; docs/feedback.md has the forms"
+)
 _MORE_PEOPLE = (
     "Add people with `kit label {name} --annotators ana,ben`. Of one person, repeated items tell self-consistency, and "
     "gold items how often they are right: sample the next project with them"
@@ -32,12 +37,13 @@ def read_judgements(source: Path | str | Sequence[dict[str, Any]], objective: st
     """All judgements of a file, a folder, a hub id or rows in memory, in the order in which they stand.
 
     `objective` names what was rated, where rows hold ratings of several things. Raises DataError where the source
-    cannot be read, has none of the forms, or names fewer than two people.
+    cannot be read, has none of the forms, holds no such objective, or names fewer than two people.
     """
     found = read_source(str(source) if isinstance(source, Path) else source, "the judgements", seed=0)
     head = Head(found.head)
     notes = list(found.notes)
     asides: dict[str, Aside] = {}
+    chosen: str | None = None
     if head.columns >= EXPORTED:
         form = "a labelling project" if found.project else "judgements, one a line"
         found = replace(found, rows=_standing(found, notes) if "supersedes" in head.columns else found.rows)
@@ -51,6 +57,8 @@ def read_judgements(source: Path | str | Sequence[dict[str, Any]], objective: st
         form = opinions.name
         rows = chain(_each(found, opinions.judgements), opinions.rest())
         notes += [opinions.note] * bool(opinions.note)
+    if objective is not None and chosen is None:
+        raise DataError(_NO_OBJECTIVES.format(name=found.name, objective=objective, form=form))
     judgements = list(rows)
     found.problems.raise_if_any(advice="Correct or remove these rows.")
     named = [row for row in judgements if row.annotator]

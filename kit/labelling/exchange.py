@@ -21,7 +21,7 @@ from kit.labelling.forms import argilla, label_studio, own
 from kit.labelling.forms.said import Items, Said
 from kit.labels.links import is_name
 from kit.labels.project import OWN_FILES, Project
-from kit.labels.rows import check_store, judgement_rows
+from kit.labels.rows import check_store, judgement_rows, note_words
 from kit.labels.store import Arriving, InTheWay, Store, is_client
 from kit.runs.files import write_text
 from kit.runs.lock import run_lock
@@ -95,6 +95,7 @@ def import_file(project: Project, file: Path) -> Imported:
             raise RunError(f"{project.path}: cannot be written: {error.strerror or error}") from None
         store = stack.enter_context(closing(Store(project.store)))
         check_store(project, store)
+        note_words(project, store, time.time())
         try:
             stored = store.take_in(arriving)
         except InTheWay as error:

@@ -13,7 +13,7 @@ from typing import Any
 from kit.errors import DataError
 from kit.labels.dealing import Dealer
 from kit.labels.project import Project
-from kit.labels.rows import check_store
+from kit.labels.rows import check_store, note_words
 from kit.labels.store import Deal, Given, Store, is_client
 
 AHEAD = 3  # items that a page holds, so that a lost connection does not stop anybody at once
@@ -38,6 +38,7 @@ class Desk:
         self.store = Store(project.store)
         try:
             check_store(project, self.store)
+            note_words(project, self.store, now())
             self._dealer = Dealer(project, self.store, now)
         except BaseException:
             self.store.close()

@@ -1,7 +1,7 @@
 """A labelling project on disk: what is to be ranked, by which rules, and where the judgements are kept.
 
     labels/<name>/project.json         name, kind, seed, people an item; who made it and from what
-                  items.jsonl          one line an item: a prompt and its answers; never changed once it is there
+                  items.jsonl          one line an item: a prompt and its answers; never changed once it was dealt
                   guidelines.md        what annotators go by; may be edited, each judgement says which text it saw
                   judgements.sqlite    the store (kit.labels.store)
                   .secret              what the secret links are made of, readable by its owner alone
@@ -9,6 +9,7 @@
 A project of kind `rank` has 2 to 9 answers an item, one of kind `ab` two, of which the page asks which is better.
 """
 
+import hashlib
 import html
 import json
 import os
@@ -76,6 +77,12 @@ class Item:
     gold: tuple[int, ...] | None = None
     repeat_of: str | None = None
     about: dict[str, Any] = field(default_factory=dict)  # of an A/B item: its arms and the prompt's number
+
+    @cached_property
+    def words_sha256(self) -> str:
+        """SHA-256 of what people judge, and of what ranks go by: the prompt, and the answers in their order."""
+        words = [self.prompt, [[answer.name, answer.text] for answer in self.answers]]
+        return hashlib.sha256(json.dumps(words, sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True)

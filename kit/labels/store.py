@@ -1,6 +1,7 @@
 """The store of a labelling project: SQLite, append-only. What was acknowledged is on disk, and nothing is ever changed.
 
-Five tables; triggers refuse UPDATE and DELETE. A correction is a new row that names the one it supersedes. Every write
+Five tables; triggers refuse UPDATE and DELETE. A correction is a new row that names the one it supersedes. `words` has
+a hash of each item's words, so that what was said of them is not taken for said of others in their place. Every write
 is one `BEGIN IMMEDIATE` transaction: a plain BEGIN that reads and then writes fails under load, however long it waits
 (https://simonwillison.net/2025/Feb/17/sqlite-busy). `synchronous=FULL`: a commit survives a power failure.
 """
@@ -9,7 +10,7 @@ import json
 import re
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -25,6 +26,8 @@ _SCHEMA = """
 CREATE TABLE IF NOT EXISTS annotators (
     id INTEGER PRIMARY KEY, name TEXT NOT NULL, grouped TEXT, time REAL NOT NULL);
 CREATE TABLE IF NOT EXISTS guidelines (sha256 TEXT PRIMARY KEY, text TEXT NOT NULL, time REAL NOT NULL);
+CREATE TABLE IF NOT EXISTS words (
+    id INTEGER PRIMARY KEY, item TEXT NOT NULL, sha256 TEXT NOT NULL, time REAL NOT NULL);
 CREATE TABLE IF NOT EXISTS deals (
     id INTEGER PRIMARY KEY, annotator TEXT NOT NULL, item TEXT NOT NULL, shown TEXT NOT NULL, time REAL NOT NULL,
     UNIQUE (annotator, item));
@@ -149,7 +152,7 @@ class Store:
         with self.writing() as db:
             for statement in _SCHEMA.split(";\n"):
                 db.execute(statement)
-            for table in ("annotators", "guidelines", "deals", "judgements"):
+            for table in ("annotators", "guidelines", "words", "deals", "judgements"):
                 for verb in ("UPDATE", "DELETE"):
                     db.execute(_APPEND_ONLY.format(table=table, verb=verb))
         return str(kept)
@@ -201,6 +204,21 @@ class Store:
         if not self.read("SELECT 1 FROM guidelines WHERE sha256 = ?", sha256):
             with self.writing() as db:
                 db.execute("INSERT OR IGNORE INTO guidelines VALUES (?, ?, ?)", (sha256, text, time))
+
+    def add_words(self, found: Mapping[str, str], time: float) -> None:
+        """Keep what the words of items are: item -> sha256. Those that are known as such are not kept twice."""
+        known = self.words()
+        new = [(item, sha256, time) for item, sha256 in found.items() if known.get(item) != sha256]
+        if new:
+            with self.writing() as db:
+                db.executemany("INSERT INTO words (item, sha256, time) VALUES (?, ?, ?)", new)
+
+    def words(self) -> dict[str, str]:
+        """Item -> sha256 of its words, the latest that were kept; empty for a store that version 0.6.0 alone wrote."""
+        if not self.read("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'words'"):
+            return {}
+        rows = self.read("SELECT item, sha256 FROM words ORDER BY id")
+        return {_text(item): _text(sha256) for item, sha256 in rows}
 
     def add_deals(self, dealt: Sequence[tuple[str, str, tuple[str, ...], float]]) -> list[Deal]:
         """Give items to people: (annotator, item, shown, time) of each, none of them given before."""

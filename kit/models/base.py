@@ -1,6 +1,7 @@
 """The one place that loads a base model: from the hub, a folder or the demo; quantised; ready for adapters."""
 
 import json
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,13 @@ from kit.models.codec import Codec
 from kit.models.device import Precision, choose_precision
 from kit.models.gpu import tell_about_gpus
 from kit.models.host_embedding import keep_embedding_on_host
-from kit.models.identity import identify
+from kit.models.identity import identify, recorded_revision
 from kit.models.plan.choice import embedding_on_host
 from kit.models.plan.planner import base_shape
 from kit.models.plan.shape import Shape
 from kit.models.tokenizer import end_of_turn_ids, generation_stops, hub_or_cache, load_tokenizer, model_error
 from kit.runs.checkpoints import names_aside
+from kit.runs.folder import RunFolder
 
 # Activations beyond float16's 65,504 (huggingface/transformers#36822 and #39972; unsloth.ai/blog/gemma3 and gemma-3n).
 _OVERFLOWING = ("gemma2", "gemma3", "gemma4")
@@ -81,11 +83,34 @@ def find_base(config: Config, weights: bool = True) -> Base:
         if not weights:
             return Base(config.model, location, precision, Codec(build_tokenizer()))
         location = str(_demo_base(demo_folder(config)))
-    tokenizer = load_tokenizer(config.model, location)
-    _warn_of_dtype(config.model, location, precision)
-    with hub_or_cache(config.model, location):
-        codec = Codec(tokenizer, generation_stops(config.model, location))
-    return Base(config.model, location, precision, codec, embedding_on_host(config))
+    settings = _pinned(config)
+    tokenizer = load_tokenizer(settings, location)
+    _warn_of_dtype(settings, location, precision)
+    with hub_or_cache(settings, location):
+        codec = Codec(tokenizer, generation_stops(settings, location))
+    return Base(settings, location, precision, codec, embedding_on_host(config))
+
+
+def _pinned(config: Config) -> ModelSettings:
+    """The model's settings with the commit for the revision of a hub id: a branch moves on, a run's base does not.
+
+    The commit is the one that the run's SFT adapter was trained on, by its base.json, where these settings made it;
+    else the one that the revision stands for now. What cannot be had is left to the loading, which says why.
+    """
+    from transformers.utils import cached_file
+    from transformers.utils.hub import extract_commit_hash
+
+    settings = config.model
+    if settings.base == "demo" or Path(settings.base).exists():
+        return settings
+    sft = RunFolder(config.run_path).stage("sft")
+    commit = None
+    if sft is not None and sft.inputs.get("model") == settings.model_dump(mode="json"):
+        commit = recorded_revision(sft.path)
+    if commit is None:
+        with hub_or_cache(settings, settings.base), suppress(Exception):  # each HTTP library has its own classes
+            commit = extract_commit_hash(cached_file(settings.base, "config.json", revision=settings.revision), None)
+    return settings.model_copy(update={"revision": commit or settings.revision})
 
 
 def _demo_base(folder: Path) -> Path:

@@ -40,6 +40,15 @@ def save_identity(model: Any, folder: Path) -> None:
         write_json(folder / BASE_FILE, identity)
 
 
+def recorded_revision(folder: Path) -> str | None:
+    """The revision of the base under the adapter in a folder; None where nothing readable says it."""
+    try:
+        found = json.loads((folder / BASE_FILE).read_text(encoding="utf-8")).get("revision")
+    except (OSError, ValueError, AttributeError, RecursionError):
+        return None
+    return found if isinstance(found, str) else None
+
+
 def require_same_base(model: Any, folder: Path) -> None:
     """Raise ModelError where the adapter in `folder` was trained on another base than the one of `model`.
 
