@@ -12,17 +12,9 @@ from kit.errors import RunError
 
 METRICS_FILE = "metrics.json"
 _AGAIN = "Delete the folder and compare again."
-_COUNTED = (
-    "prompts",
-    "seed",
-    "seeds",
-    "arms",
-    "pairs",
-    "curves",
-    "judge_facts",
-    "reward_model",
-)  # what is reckoned with
-_TEXTS = ("checkpoint", "verdict", "unit", "description", "length_rule")  # all that is no number there
+# The parts of the metrics that are reckoned with, and all that is no number in them.
+_COUNTED = ("prompts", "seed", "seeds", "arms", "pairs", "curves", "judge_facts", "reward_model")
+_TEXTS = ("checkpoint", "verdict", "unit", "description", "length_rule")
 
 
 @dataclass(frozen=True)
