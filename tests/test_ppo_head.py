@@ -106,6 +106,17 @@ class TestHead:
         for got, wanted in zip(seen.by_head(temperature), whole, strict=True):
             close(got, wanted)
 
+    def test_what_triton_devices_run_gives_the_same(self, name, temperature, monkeypatch):
+        """There TRL's function is called; off Triton it computes the same with torch."""
+        seen = Seen(name, temperature)
+        ours = seen.by_head(temperature)
+        monkeypatch.setattr(kit.ppo.head, "_on_triton", lambda device: True)
+        monkeypatch.delattr(kit.ppo.head, "_LogProbs")  # the other branch would fail
+        trls = seen.by_head(temperature)
+        assert not trls[1].requires_grad
+        for got, wanted in zip(trls, ours, strict=True):
+            close(got, wanted)
+
 
 class TestArchitectures:
     """What makes the tests above mean something: each of the transforms changes the log-probabilities."""

@@ -48,7 +48,7 @@ class Head:
         hidden is [n, h], labels [n]. Only hidden gets a gradient: the head is frozen.
         """
         hidden = hidden.to(self.weight.device)
-        if is_triton_available() and hidden.device.type in ("cuda", "xpu"):
+        if _on_triton(hidden.device):
             logps, entropy, *_ = ChunkedLogProbFunction.apply(
                 hidden, self.weight, self.bias, labels, self.temperature, _TRL_TILE_COLUMNS, self.softcap, self.scale,
                 ("entropy",),
@@ -56,6 +56,11 @@ class Head:
             return logps, entropy.detach()
         logps, entropy = _LogProbs.apply(hidden, labels, self)
         return logps, entropy
+
+
+def _on_triton(device: torch.device) -> bool:
+    """Whether TRL's function would run as a kernel; elsewhere it computes the same with torch, and slower than ours."""
+    return is_triton_available() and device.type in ("cuda", "xpu")
 
 
 class _LogProbs(torch.autograd.Function):
