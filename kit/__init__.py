@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from kit.preflight import check, load_config
     from kit.sampling.sample import sample
 
-__version__ = "0.6.0"
+__version__ = "0.7.0"
 __all__ = [
     "Agreement", "Config", "ConfigError", "DataError", "Findings", "KitError", "Labelling", "MachineError",
     "ModelError", "Plan", "Run", "RunError", "TrainingStopped", "agreement", "check", "label", "load_config", "plan",
