@@ -308,8 +308,7 @@ def trl_arguments(config, base, setting: Setting, out: Path):
 
     TRL takes an optimizer step every `gradient_accumulation_steps` micro-batches, and a pass over the rollout has just
     so many: with accumulation it steps once a pass, whatever `num_mini_batches` says. Without accumulation, each
-    mini-batch is one micro-batch and one step, as in the kit. Both lower the learning rate linearly to 0, the kit at
-    every step, TRL after every rollout.
+    mini-batch is one micro-batch and one step, as in the kit. Both lower the learning rate linearly, once a rollout.
     """
     from trl.experimental.ppo import PPOConfig
 
