@@ -86,8 +86,6 @@ def serve(
         from kit.labels.links import named
         from kit.labels.project import open_project
 
-        if ab is None and project is None:
-            raise ConfigError("kit label: name a project, e.g. kit label labels/hh, or --ab and the folder of a run")
         people = None if annotators is None else named(annotators)
         if ab is not None:
             from kit.runs.folder import open_run
@@ -100,7 +98,6 @@ def serve(
             opened = open_project(project)
         else:
             raise ConfigError("kit label: name a project, e.g. kit label labels/hh, or --ab and the folder of a run")
-        people = None if annotators is None else named(annotators)
         serve_project(opened, people, listen, port, url, new_links)
 
 

@@ -59,6 +59,19 @@ def _no_numbers(value: Any, at: str) -> Iterator[str]:
             yield from _no_numbers(one, f"{at}.{key}")
 
 
+def _damage(metrics: dict[str, Any]) -> str | None:
+    """What in the metrics of a comparison nobody could have written there, in words; None where there is nothing."""
+    for key in _COUNTED:
+        for text in _no_numbers(metrics.get(key), key):
+            return text
+    if not isinstance(metrics["judge"], str):
+        return f"judge is {metrics['judge']!r}, where a name is wanted"
+    for key in ("arms", "pairs"):
+        if not isinstance(metrics[key], dict) or not all(isinstance(part, dict) for part in metrics[key].values()):
+            return f"{key} does not hold one object for each of them"
+    return None
+
+
 class Comparison:
     """A finished comparison: `.metrics` as in metrics.json, `.path` its folder; shows itself in a notebook."""
 
@@ -78,15 +91,9 @@ class Comparison:
             raise RunError(f"{file}: cannot be read ({error}). {_AGAIN}") from error
         if not isinstance(metrics, dict) or not {"judge", "prompts", "arms", "pairs"} <= metrics.keys():
             raise RunError(f"{file}: not the metrics of a comparison. {_AGAIN}")
-        wrong = next((text for key in _COUNTED for text in _no_numbers(metrics.get(key), key)), None)
-        if wrong is None and not isinstance(metrics["judge"], str):
-            wrong = f"judge is {metrics['judge']!r}, where a name is wanted"
-        for key in ("arms", "pairs"):
-            parts = metrics[key].values() if isinstance(metrics[key], dict) else [None]
-            if wrong is None and not all(isinstance(part, dict) for part in parts):
-                wrong = f"{key} does not hold one object for each of them"
-        if wrong is not None:
-            raise RunError(f"{file}: damaged, or changed by hand: {wrong}. {_AGAIN}")
+        damage = _damage(metrics)
+        if damage is not None:
+            raise RunError(f"{file}: damaged, or changed by hand: {damage}. {_AGAIN}")
         return cls(metrics, Path(folder))
 
     @property
